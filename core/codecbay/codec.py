@@ -1,0 +1,347 @@
+"""``Codec``, the base class of every codec, and ``EncodedAudio``, the codes of a recording.
+
+Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` frames, ``D`` width of a latent.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codecbay.audio import check_waveform, convert_audio, resample
+from codecbay.errors import AudioError, CodecbayError, CodeRangeError, PackageError
+from codecbay.spec import CodecSpec
+
+_WINDOW = 30.0  # seconds that encode_audio and decode_audio work on at once
+_CONTEXT = 1.0  # seconds beside a window that its codes may depend on
+_FORMAT = "codecbay.codes.1"
+
+
+class Codec(nn.Module, abc.ABC):
+    """An audio tokenizer: from a waveform to codes and back.
+
+    The names are those of AudioCraft's ``CompressionModel``, so that code written for it runs.
+
+    Args:
+        spec: what the codec is.
+        name: what it was loaded by.
+    """
+
+    def __init__(self, spec: CodecSpec, name: str) -> None:
+        super().__init__()
+        self._spec = spec
+        self.name = name
+
+    @abc.abstractmethod
+    def encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode waveforms.
+
+        Args:
+            wav: float ``[B, C, S]`` at ``sample_rate``.
+
+        Returns:
+            Codes, int64 ``[B, K, T]``, and the scale that :meth:`decode` needs back, ``[B, 1]``, or ``None``.
+
+        Raises:
+            AudioError: the waveform has the wrong shape, or holds NaN or infinity.
+        """
+
+    @abc.abstractmethod
+    def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Decode codes.
+
+        Args:
+            codes: int64 ``[B, K, T]``; ``K`` may be fewer than ``num_codebooks``.
+            scale: as :meth:`encode` returned it.
+
+        Returns:
+            The waveform ``[B, C, T * frame_size]``.
+
+        Raises:
+            CodeRangeError: the codes have the wrong shape, or values outside their codebook.
+        """
+
+    @abc.abstractmethod
+    def decode_latent(self, codes: Tensor) -> Tensor:
+        """The continuous latent ``[B, D, T]`` that codes ``[B, K, T]`` stand for."""
+
+    @abc.abstractmethod
+    def codebooks(self) -> list[Tensor]:
+        """The codebook tensors, one for each codebook there is; the codec's identity rests on them."""
+
+    @property
+    def spec(self) -> CodecSpec:
+        """What the codec is, its codebooks in use included."""
+        return self._spec
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveform, in Hz."""
+        return self._spec.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Of the waveform."""
+        return self._spec.channels
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second, in Hz."""
+        return float(self._spec.frame_rate)
+
+    @property
+    def frame_size(self) -> int:
+        """Samples to a frame."""
+        return self._spec.frame_size
+
+    @property
+    def cardinality(self) -> int:
+        """Entries of a codebook; of the largest, where they differ."""
+        return max(self._spec.cardinalities)
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codebooks in use."""
+        return self._spec.num_codebooks
+
+    @property
+    def total_codebooks(self) -> int:
+        """Codebooks there are."""
+        return len(self._spec.cardinalities)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the codec lives."""
+        return next(self.parameters()).device
+
+    def set_num_codebooks(self, n: int) -> None:
+        """Use ``n`` codebooks from now on.
+
+        Raises:
+            CodecbayError: the codec does not allow ``n``.
+        """
+        self._spec = self._spec.with_num_codebooks(n)
+
+    def fingerprint(self) -> str:
+        """A hash of the codebooks and the spec: two codecs with the same one mean the same by their codes."""
+        spec = self._spec.to_dict()
+        for key in ("num_codebooks", "can_encode", "can_decode"):
+            spec.pop(key)
+        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+        for codebook in self.codebooks():
+            digest.update(codebook.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def check_codes(self, codes: Tensor) -> Tensor:
+        """``codes`` itself, if the codec can decode it.
+
+        Raises:
+            CodeRangeError: not; the message tells the codebook and the frame.
+        """
+        if (
+            not isinstance(codes, Tensor)
+            or codes.is_floating_point()
+            or codes.is_complex()
+            or codes.dtype == torch.bool
+        ):
+            raise CodeRangeError(
+                f"Codes are whole numbers, found {getattr(codes, 'dtype', type(codes).__name__)}."
+            )
+        if codes.dim() != 3 or not codes.numel():
+            raise CodeRangeError(
+                f"Codes have the shape [B, K, T] with something in it, found {list(codes.shape)}."
+            )
+        if codes.shape[1] > self.total_codebooks:
+            raise CodeRangeError(
+                f"The codes have {codes.shape[1]} codebooks, but the codec '{self.name}' has {self.total_codebooks}."
+            )
+        sizes = torch.tensor(self._spec.cardinalities[: codes.shape[1]], device=codes.device)[:, None]
+        wrong = (codes < 0) | (codes >= sizes)
+        if wrong.any():
+            b, k, t = (int(i) for i in wrong.nonzero()[0])
+            raise CodeRangeError(
+                f"The code {int(codes[b, k, t])} in codebook {k}, frame {t} (item {b}) is outside "
+                f"0..{int(sizes[k]) - 1}. {int(wrong.sum())} codes are; they come from another codec or a misfit LM."
+            )
+        return codes.long()
+
+    @torch.no_grad()
+    def encode_audio(self, wav: Tensor, sample_rate: int) -> EncodedAudio:
+        """Encode a recording of any sample rate, number of channels and length.
+
+        It is resampled, its channels are mixed, and windows of 30 s are encoded one by one, each with a second
+        of its surroundings.
+
+        Args:
+            wav: float ``[C, S]`` or ``[B, C, S]``.
+            sample_rate: in Hz.
+
+        Raises:
+            AudioError: it is no waveform.
+        """
+        batch = wav[None] if wav.dim() == 2 else wav
+        check_waveform(batch)
+        own = convert_audio(batch.to(self.device), sample_rate, self.sample_rate, self.channels)
+        samples = own.shape[-1]
+        parts, scales, n = [], [], self._codes_per_frame
+        for first, last, start, end in self._windows(-(-samples // self.frame_size)):
+            codes, scale = self.encode(own[..., start * self.frame_size : end * self.frame_size])
+            parts.append(codes[..., (first - start) * n : (last - start) * n])
+            if scale is not None:
+                scales.append(scale)
+        return EncodedAudio(
+            codes=torch.cat(parts, dim=-1),
+            scale=torch.stack(scales, dim=-1) if scales else None,
+            num_samples=batch.shape[-1],
+            sample_rate=sample_rate,
+            channels=batch.shape[1],
+            codec=self.name,
+            fingerprint=self.fingerprint(),
+        )
+
+    @torch.no_grad()
+    def decode_audio(self, encoded: EncodedAudio) -> tuple[Tensor, int]:
+        """Decode a recording.
+
+        Returns:
+            The waveform ``[B, C, S]`` with exactly the samples and channels that were encoded, and its sample
+            rate in Hz.
+
+        Raises:
+            CodecbayError: another codec encoded it.
+            CodeRangeError: the codes cannot be decoded.
+        """
+        if encoded.fingerprint != self.fingerprint():
+            raise CodecbayError(
+                f"These codes were made by the codec '{encoded.codec}' ({encoded.fingerprint[:12]}), which is not "
+                f"'{self.name}' ({self.fingerprint()[:12]}). Decode them with the codec that made them."
+            )
+        codes = encoded.codes.to(self.device)
+        parts, n = [], self._codes_per_frame
+        for i, (first, last, start, end) in enumerate(self._windows(codes.shape[-1] // n)):
+            scale = None if encoded.scale is None else encoded.scale[..., i].to(self.device)
+            wav = self.decode(codes[..., start * n : end * n], scale)
+            parts.append(wav[..., (first - start) * self.frame_size : (last - start) * self.frame_size])
+        wav = torch.cat(parts, dim=-1)
+        # Resampled from what the encoder saw, with a little beside it: rounding can cost the last sample.
+        exact = -(-encoded.num_samples * self.sample_rate // encoded.sample_rate)
+        wav = nn.functional.pad(wav, (0, max(exact + self.frame_size - wav.shape[-1], 0)))
+        wav = resample(wav, self.sample_rate, encoded.sample_rate)[..., : encoded.num_samples]
+        if wav.shape[1] != encoded.channels:
+            wav = wav.mean(1, keepdim=True).expand(-1, encoded.channels, -1)
+        return wav, encoded.sample_rate
+
+    @property
+    def _codes_per_frame(self) -> int:
+        return round(self._spec.frame_rate * self.frame_size / self.sample_rate)
+
+    def _windows(self, frames: int) -> Iterator[tuple[int, int, int, int]]:
+        """Windows ``[first, last)`` of frames, and ``[start, end)`` with their surroundings."""
+        rate = self.sample_rate / self.frame_size
+        window, context = max(round(_WINDOW * rate), 1), round(_CONTEXT * rate)
+        for first in range(0, frames, window):
+            last = min(first + window, frames)
+            yield first, last, max(first - context, 0), min(last + context, frames)
+
+
+@dataclass(frozen=True)
+class EncodedAudio:
+    """The codes of a recording, and what is needed to decode them.
+
+    Attributes:
+        codes: int64 ``[B, K, T]``.
+        scale: one for each window of the recording, ``[B, 1, windows]``, where the codec has one.
+        num_samples: of the recording.
+        sample_rate: of the recording, in Hz.
+        channels: of the recording.
+        codec: the name of the codec.
+        fingerprint: of the codec; no other decodes the codes.
+    """
+
+    codes: Tensor
+    scale: Tensor | None
+    num_samples: int
+    sample_rate: int
+    channels: int
+    codec: str
+    fingerprint: str
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a ``.codes`` file: safetensors with codes and scale, the rest as metadata. Whole or not at all.
+
+        Raises:
+            AudioError: the file cannot be written.
+        """
+        from safetensors.torch import save
+
+        facts = {
+            "format": _FORMAT,
+            "num_samples": str(self.num_samples),
+            "sample_rate": str(self.sample_rate),
+            "channels": str(self.channels),
+            "codec": self.codec,
+            "fingerprint": self.fingerprint,
+        }
+        tensors = {"codes": self.codes.cpu().contiguous()}
+        if self.scale is not None:
+            tensors["scale"] = self.scale.cpu().contiguous()
+        path = Path(path)
+        temporary = None
+        try:
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=f".{path.name}.", delete=False
+            ) as stream:
+                temporary = Path(stream.name)
+                stream.write(save(tensors, facts))
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except OSError as error:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+            raise AudioError(f"{path}: the file cannot be written: {error.strerror or error}.") from None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EncodedAudio:
+        """Read a ``.codes`` file.
+
+        Raises:
+            PackageError: it is none, or it is damaged.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise PackageError(f"{path}: there is no such file of codes.")
+        try:
+            with safe_open(str(path), "pt") as file:
+                facts: dict[str, Any] = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError) as error:
+            raise PackageError(f"{path}: this is no file of codes, or it is damaged: {error}") from None
+        try:
+            if facts.get("format") != _FORMAT or "codes" not in tensors:
+                raise ValueError(f"its format is {facts.get('format')!r}, expected {_FORMAT!r}")
+            result = cls(
+                codes=tensors["codes"],
+                scale=tensors.get("scale"),
+                num_samples=int(facts["num_samples"]),
+                sample_rate=int(facts["sample_rate"]),
+                channels=int(facts["channels"]),
+                codec=facts["codec"],
+                fingerprint=facts["fingerprint"],
+            )
+            if result.codes.dim() != 3 or min(result.num_samples, result.sample_rate, result.channels) < 1:
+                raise ValueError("its facts contradict its codes")
+        except (KeyError, ValueError) as error:
+            raise PackageError(f"{path}: this is no file of codes, or it is damaged: {error}") from None
+        return result

@@ -1,0 +1,416 @@
+"""The central factory: the one place where sources, packages, back-ends and the check come together.
+
+Order is everything: files are found, headers read, codec and language model compared; only then is a weight read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from codecbay import compat, sources
+from codecbay.compat import Report
+from codecbay.errors import (
+    CodecbayError,
+    IncompatibleError,
+    PackageError,
+    SourceError,
+    UnresolvedReferenceError,
+)
+from codecbay.hookspecs import Backend
+from codecbay.lm.config import LMConfig, PatternConfig, TransformerConfig, read_lm_config
+from codecbay.package import Config, Header, Package, PackageFile, read_package_file
+from codecbay.plugins import find_backend, get_plugins
+from codecbay.registry import get_registry
+from codecbay.spec import CodecSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from codecbay.codec import Codec
+    from codecbay.generation import GenerativeModel
+
+Source = str | os.PathLike[str]
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+_T5_NAMES = re.compile(
+    r"(google/|google-t5/)?(flan-)?t5-[\w.-]+"
+)  # may come from the Hub without being asked for
+
+
+@dataclass(frozen=True)
+class ResolvedCodec:
+    """A codec that was found, and described, but not built.
+
+    Attributes:
+        name: what it was asked for by.
+        spec: what it is.
+        file: its package file, where it has one.
+        backend: that builds it; ``None`` where it is only known by name.
+        reference: the name it is published by, for a reference.
+    """
+
+    name: str
+    spec: CodecSpec
+    file: PackageFile | None
+    backend: Backend | None
+    reference: str | None = None
+
+    def build(self, device: torch.device, dtype: torch.dtype) -> Codec:
+        """Build it, with all codebooks.
+
+        Raises:
+            UnresolvedReferenceError: it is published, but not at hand.
+            PackageError: its package is not what its header promises.
+        """
+        if self.file is None or self.backend is None:
+            raise UnresolvedReferenceError(
+                f"The codec '{self.name}' is published as '{self.reference}', and only local files are read so far. "
+                f"Give a codec package with codec=.{get_plugins().failure_hint()}"
+            )
+        codec = self.backend.build(self.file, device=device, dtype=dtype)
+        codec.name = self.name
+        return codec
+
+
+def open_package(source: Source) -> Package:
+    """Find the files of a model package and read their headers.
+
+    Args:
+        source: a directory, or the language model's file.
+
+    Raises:
+        SourceError: there is no such package.
+        PackageError: a file is not what it should be.
+    """
+    path = _find("model", source)
+    lm_path = sources.find_file(path, sources.LM_FILE)
+    lm = read_package_file(lm_path, "lm")
+    codec_path = lm_path.parent / sources.CODEC_FILE
+    codec = read_package_file(codec_path, "codec", "reference") if codec_path.is_file() else None
+    return Package(os.fspath(source), lm_path.parent, lm, codec)
+
+
+def _find(kind: str, source: Source) -> Path:
+    path = sources.local_path(source)
+    if path is not None:
+        return path
+    text = os.fspath(source)
+    entry = get_registry().find(kind, text)
+    if entry is not None:
+        raise SourceError(
+            f"The {kind} '{text}' is published as '{entry.source}', and only local files are read so far. Download it "
+            f"('hf download {entry.source} --local-dir DIR') and give the directory."
+        )
+    error = sources.missing(source)
+    raise SourceError(f"{error}{get_registry().suggest(kind, text)}")
+
+
+def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
+    """Find a codec and describe it from its header.
+
+    Args:
+        source: a directory, a codec's file, or the name of a published codec.
+
+    Raises:
+        SourceError: there is nothing of that name.
+        UnresolvedReferenceError: a package refers to a codec that is not known.
+        PackageError: the file is no codec package, or no back-end builds it.
+    """
+    if isinstance(source, PackageFile):
+        file, name = source, str(source.header.path)
+    else:
+        name = os.fspath(source)
+        path = sources.local_path(source)
+        if path is None:
+            known = _by_name(name)
+            if known is None:
+                _find("codec", source)
+                raise sources.missing(source)
+            return known
+        file = read_package_file(sources.find_file(path, sources.CODEC_FILE), "codec", "reference")
+    header = file.header
+    if header.reference is not None:
+        if not _NAME.fullmatch(header.reference) or ".." in header.reference:
+            raise UnresolvedReferenceError(
+                f"{header.path}: refers to the codec {header.reference[:100]!r}, which is not the name of a published "
+                "codec; paths and addresses inside a package are refused. Give the codec with codec=."
+            )
+        known = _by_name(header.reference)
+        if known is None:
+            raise UnresolvedReferenceError(
+                f"{header.path}: refers to the codec '{header.reference}', which neither the registry nor a plugin "
+                f"knows.{get_registry().suggest('codec', header.reference)} Give the codec with codec=."
+                f"{get_plugins().failure_hint()}"
+            )
+        return known
+    backend = find_backend(header, get_plugins().backends)
+    if backend is None:
+        kind = header.config.get("compression_model")
+        raise PackageError(
+            f"{header.path}: no plugin builds this codec (compression_model: {str(kind)[:60]}). "
+            f"See 'codecbay plugins'.{get_plugins().failure_hint()}"
+        )
+    return ResolvedCodec(name, backend.spec(header), file, backend)
+
+
+def _by_name(name: str) -> ResolvedCodec | None:
+    """A codec that a plugin or the registry knows by name."""
+    empty: Mapping[str, Any] = MappingProxyType({})
+    header = Header(Path(name), "none", "reference", Config({}), empty, name, None, empty)
+    backend = find_backend(header, get_plugins().backends)
+    if backend is not None:
+        return ResolvedCodec(name, backend.spec(header), PackageFile(header), backend, name)
+    entry = get_registry().find("codec", name)
+    if entry is not None and entry.spec is not None:
+        return ResolvedCodec(entry.name, entry.spec, None, None, entry.source)
+    return None
+
+
+def check(
+    package: Source | Package, codec: Source | Codec | None = None, num_codebooks: int | None = None
+) -> Report:
+    """Compare a model with a codec, from their headers alone.
+
+    Args:
+        package: the model's package.
+        codec: another codec than the package's own: a package, a published codec's name, or a built codec.
+        num_codebooks: codebooks that the codec shall use.
+
+    Raises:
+        PackageError: a package cannot be read.
+    """
+    return _check(_opened(package), codec, num_codebooks)[0]
+
+
+def _opened(package: Source | Package) -> Package:
+    return package if isinstance(package, Package) else open_package(package)
+
+
+def _check(
+    package: Package, codec: Source | Codec | None, num_codebooks: int | None
+) -> tuple[Report, LMConfig, ResolvedCodec | None]:
+    config = read_lm_config(package.lm.header)
+    own = _own_codec(package, needed=codec is None)
+    resolved: ResolvedCodec | None = None
+    if codec is None:
+        resolved = own
+        assert resolved is not None
+        spec, name = resolved.spec, resolved.name
+    elif isinstance(codec, (str, os.PathLike)):
+        resolved = resolve_codec(codec)
+        spec, name = resolved.spec, resolved.name
+    else:
+        spec, name = codec.spec, codec.name
+    trained_with = config.trained_on
+    lm_spec = config.spec
+    if own is not None:
+        trained_with = own.reference or trained_with
+        lm_spec = replace(lm_spec, frame_rate=own.spec.frame_rate)
+    report = compat.compare(
+        lm_spec,
+        spec,
+        lm_name=package.name,
+        codec_name=name,
+        num_codebooks=num_codebooks,
+        trained_with=trained_with,
+        own_codec=_same(own, resolved),
+    )
+    return report, config, resolved
+
+
+def _own_codec(package: Package, *, needed: bool) -> ResolvedCodec | None:
+    if package.codec is None:
+        if needed:
+            raise SourceError(
+                f"{package.directory}: the package has no {sources.CODEC_FILE}. Give the codec with codec=."
+            )
+        return None
+    try:
+        return resolve_codec(package.codec)
+    except CodecbayError:
+        if needed:
+            raise
+        return None  # another codec was asked for; what the package's own is then stays unknown
+
+
+def _same(own: ResolvedCodec | None, other: ResolvedCodec | None) -> bool:
+    if own is None or other is None:
+        return False
+    if own.file is not None and other.file is not None and own.reference is None:
+        return own.file.header.path.resolve() == other.file.header.path.resolve()
+    return own.reference is not None and own.reference == other.reference
+
+
+def load_codec(
+    source: Source,
+    *,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    num_codebooks: int | None = None,
+) -> Codec:
+    """Load a codec.
+
+    Args:
+        source: a directory, a codec's file, or the name of a published codec.
+        device: where it shall live; a GPU where there is one, by default.
+        dtype: of its parameters; float32 by default.
+        num_codebooks: codebooks in use; all by default.
+
+    Raises:
+        PackageError: it cannot be found, read or built.
+        CodecbayError: it does not allow ``num_codebooks``.
+    """
+    import torch
+
+    resolved = resolve_codec(source)
+    if num_codebooks is not None:
+        resolved.spec.with_num_codebooks(num_codebooks)  # before a weight is read
+    target = _device(device)
+    codec = resolved.build(target, _dtype(dtype, torch.float32))
+    if num_codebooks is not None:
+        codec.set_num_codebooks(num_codebooks)
+    return codec
+
+
+def load(
+    source: Source,
+    codec: Source | Codec | None = None,
+    *,
+    num_codebooks: int | None = None,
+    text_encoder: Source | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    codec_dtype: str | torch.dtype | None = None,
+) -> GenerativeModel:
+    """Load a model: check that codec and language model fit, build both, put them together.
+
+    Args:
+        source: an export package: a directory, or the language model's file; or ``debug``.
+        codec: another codec than the package's own: a package, a published codec's name, or a built codec.
+        num_codebooks: codebooks that the codec shall use; by default what the language model needs.
+        text_encoder: the T5 encoder, a directory or a name on the Hugging Face Hub; by default the one beside
+            the package's files, else the one that the package names, from the Hub.
+        device: where the model shall live; a GPU where there is one, by default.
+        dtype: of the language model's parameters; by default float16 on a GPU, else float32.
+        codec_dtype: of the codec's; float32 by default.
+
+    Returns:
+        A :class:`~codecbay.generation.MusicGen` or :class:`~codecbay.generation.AudioGen`.
+
+    Raises:
+        IncompatibleError: codec and language model do not fit; no weight was read.
+        PackageError: something cannot be found, read or built.
+    """
+    import torch
+
+    from codecbay.generation import MODEL_CLASSES
+    from codecbay.lm.build import build_lm
+
+    target = _device(device)
+    lm_dtype = _dtype(dtype, torch.float16 if target.type == "cuda" else torch.float32)
+    small_dtype = _dtype(codec_dtype, torch.float32)
+    if os.fspath(source) in _DEBUG and sources.local_path(source) is None:
+        return _debug_model(os.fspath(source), target)
+
+    package = open_package(source)
+    report, config, resolved = _check(package, codec, num_codebooks)
+    if not report.ok:
+        raise IncompatibleError(report)
+    for finding in report.findings:
+        if finding.severity == compat.WARNING:
+            warnings.warn(str(finding), stacklevel=2)
+    lm = build_lm(
+        package.lm,
+        config,
+        device=target,
+        dtype=lm_dtype,
+        find_text_encoder=lambda name: _find_text_encoder(name, package, text_encoder),
+        conditioners=get_plugins().conditioners,
+    )
+    built: Codec = codec if resolved is None else resolved.build(target, small_dtype)  # type: ignore[assignment]
+    return MODEL_CLASSES[config.kind](package.name, built, lm)
+
+
+def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> str:
+    if wanted is not None:
+        text = os.fspath(wanted)
+        if sources.local_path(text) is not None or _NAME.fullmatch(text):
+            return text
+        raise UnresolvedReferenceError(
+            f"The text encoder '{text[:200]}' is neither a directory nor a name on the Hub."
+        )
+    known = _NAME.fullmatch(name) is not None and ".." not in name
+    if known and (package.directory / name).is_dir():
+        return str(package.directory / name)
+    if known and _T5_NAMES.fullmatch(name):
+        return name
+    raise UnresolvedReferenceError(
+        f"The language model needs the text encoder {name[:100]!r}, which is not beside its files in "
+        f"{package.directory}. Name it with text_encoder= (--text-encoder)."
+    )
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    import torch
+
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise CodecbayError(f"device={device!r} is none: {error}") from None
+
+
+def _dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
+    import torch
+
+    if dtype is None or dtype == "auto":
+        return default
+    names = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    found = names.get(str(dtype).removeprefix("torch."))
+    if found is None:
+        raise CodecbayError(f"dtype={dtype!r} is not one of {', '.join(names)}.")
+    return found
+
+
+# AudioCraft's small random models, which scripts and test suites written for it expect under these names.
+_DEBUG = {"debug": ("musicgen", "debug_compression_model", 30.0)}
+_DEBUG["debug-audiogen"] = ("audiogen", "debug_compression_model_16khz", 10.0)
+
+
+def _debug_model(name: str, device: torch.device) -> GenerativeModel:
+    import torch
+
+    from codecbay.generation import MODEL_CLASSES
+    from codecbay.lm.conditioners import ConditioningProvider, LUTConditioner
+    from codecbay.lm.config import ConditionerConfig, FuserConfig
+    from codecbay.lm.model import LMModel
+    from codecbay.lm.text import WordTokenizer
+    from codecbay.package import Section
+
+    kind, codec_name, max_duration = _DEBUG[name]
+    codec = resolve_codec(codec_name).build(device, torch.float32)
+    dim, num_bins = 16, 128
+    transformer = TransformerConfig(
+        dim=dim, num_heads=4, num_layers=2, dim_feedforward=4 * dim, cross_attention=True
+    )
+    config = LMConfig(
+        kind=kind,
+        n_q=4,
+        card=400,
+        transformer=transformer,
+        pattern=PatternConfig("delay"),
+        fuser=FuserConfig({"cross": ("description",)}),
+        conditioners={"description": ConditionerConfig("lut", Section({}, "", ""))},
+        max_duration=max_duration,
+    )
+    words = LUTConditioner(num_bins, dim, dim, WordTokenizer(num_bins))
+    lm = LMModel(config, ConditioningProvider({"description": words})).to(device)
+    return MODEL_CLASSES[kind](name, codec, lm)

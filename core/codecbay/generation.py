@@ -1,0 +1,452 @@
+"""``MusicGen`` and ``AudioGen``: the generation API that AudioCraft's users know.
+
+Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` frames.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from codecbay.audio import check_waveform, convert_audio
+from codecbay.codec import Codec
+from codecbay.compat import compare
+from codecbay.errors import CodeRangeError, GenerationError, IncompatibleError
+from codecbay.lm.conditioners import ConditioningAttributes, WavCondition
+from codecbay.lm.model import LMModel, LMOutput
+from codecbay.lm.sampling import Sampling
+from codecbay.stereo import InterleavedStereo
+
+ProgressCallback = Callable[[int, int], None]
+Audio = Tensor | tuple[Tensor, Tensor]
+
+
+class GenerativeModel:
+    """A language model over the codes of a codec.
+
+    Args:
+        name: what it was loaded by.
+        compression_model: the codec, bare; it is set to the number of codebooks that the language model needs,
+            and wrapped where that interleaves two mono streams.
+        lm: the language model.
+        max_duration: the longest segment that is generated at once, in seconds; by default the one that the
+            language model was trained on.
+
+    Raises:
+        IncompatibleError: codec and language model do not fit.
+    """
+
+    default_duration: ClassVar[float]
+    default_extend_stride: ClassVar[float]
+    default_name: ClassVar[str]
+    debug_name: ClassVar[str]
+
+    def __init__(
+        self, name: str, compression_model: Codec, lm: LMModel, max_duration: float | None = None
+    ) -> None:
+        self.name = name
+        self.lm = lm.eval()
+        self.compression_model = _fit(compression_model, lm, name).eval()
+        self.max_duration = lm.config.max_duration if max_duration is None else max_duration
+        self.extend_stride = self.default_extend_stride
+        self.duration = self.max_duration
+        self.generation_params: dict[str, Any] = {}
+        self._sampling = Sampling()
+        self._progress_callback: ProgressCallback | None = None
+        self.set_generation_params(duration=self.default_duration)
+
+    @classmethod
+    def get_pretrained(cls, name: str | None = None, device: str | None = None) -> Self:
+        """Load a model as AudioCraft's users do.
+
+        Args:
+            name: an export package, a published model, or ``debug`` for a small random one.
+            device: where it shall live; a GPU where there is one, by default.
+
+        Raises:
+            CodecbayError: see :func:`codecbay.load`.
+        """
+        import codecbay
+
+        name = cls.default_name if name is None else name
+        full_name = _DEPRECATED.get(name)
+        if full_name is not None:
+            warnings.warn(f"The name {name!r} is deprecated; use {full_name!r}.", FutureWarning, stacklevel=2)
+        model = codecbay.load(full_name or (cls.debug_name if name == "debug" else name), device=device)
+        if isinstance(model, cls):
+            return model
+        inner = model.compression_model
+        return cls(model.name, inner.model if isinstance(inner, InterleavedStereo) else inner, model.lm)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model lives."""
+        return self.lm.device
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second, in Hz."""
+        return self.compression_model.frame_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio, in Hz."""
+        return self.compression_model.sample_rate
+
+    @property
+    def audio_channels(self) -> int:
+        """Of the audio."""
+        return self.compression_model.channels
+
+    def set_custom_progress_callback(self, progress_callback: ProgressCallback | None = None) -> None:
+        """Have ``progress_callback(done, to_do)`` called at each step, instead of a progress bar, where a method
+        is called with ``progress=True``."""
+        self._progress_callback = progress_callback
+
+    def set_generation_params(
+        self,
+        use_sampling: bool = True,
+        top_k: int = 250,
+        top_p: float = 0.0,
+        temperature: float = 1.0,
+        duration: float | None = None,
+        cfg_coef: float = 3.0,
+        two_step_cfg: bool = False,
+        extend_stride: float | None = None,
+    ) -> None:
+        """Set how audio is generated. A parameter that is not given returns to its default.
+
+        Args:
+            use_sampling: draw tokens; otherwise the likeliest is taken.
+            top_k: draw among so many of the likeliest.
+            top_p: draw among the likeliest that together have this probability; 0 to go by ``top_k``.
+            temperature: logits are divided by it.
+            duration: of the result, in seconds (MusicGen: 30, AudioGen: 10).
+            cfg_coef: strength of classifier-free guidance.
+            two_step_cfg: run the model once with and once without conditions, instead of both in one batch.
+            extend_stride: seconds that a result longer than ``max_duration`` advances by at a time (MusicGen:
+                18, AudioGen: 2; less where the model's segments are short).
+
+        Raises:
+            GenerationError: a value makes no sense.
+        """
+        duration = self._full_duration if duration is None else duration
+        if not (isinstance(duration, (int, float)) and 0 < duration < 86_400):
+            raise GenerationError(f"duration should be a number of seconds above 0, found {duration!r}.")
+        if not math.isfinite(cfg_coef):
+            raise GenerationError(f"cfg_coef should be a number, found {cfg_coef!r}.")
+        if extend_stride is None:
+            # The default is made for segments of 30 s; in shorter ones it keeps its proportion.
+            extend_stride = min(self.default_extend_stride, 0.6 * self.max_duration)
+        elif not 0 < extend_stride < self.max_duration:
+            raise GenerationError(
+                f"extend_stride should be more than 0 and less than the {self.max_duration:g} seconds that the model "
+                f"generates at once, found {extend_stride!r}."
+            )
+        self._sampling = Sampling(use_sampling, temperature, top_k, top_p)
+        self.duration = duration
+        self.extend_stride = extend_stride
+        self.generation_params = {
+            "use_sampling": use_sampling,
+            "temp": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "cfg_coef": cfg_coef,
+            "two_step_cfg": two_step_cfg,
+        }
+
+    _full_duration: ClassVar[float]
+
+    def generate(
+        self, descriptions: Sequence[str | None], progress: bool = False, return_tokens: bool = False
+    ) -> Any:
+        """Generate audio from descriptions.
+
+        Args:
+            descriptions: one for each item of the batch.
+            progress: show a progress bar, or call the progress callback.
+            return_tokens: also return the codes.
+
+        Returns:
+            Audio ``[B, C, S]``; with ``return_tokens``, also codes ``[B, K, T]``.
+
+        Raises:
+            GenerationError: the descriptions are no list, or an empty one.
+        """
+        return self._generate(self._attributes(descriptions), None, None, progress, return_tokens)
+
+    def generate_unconditional(
+        self, num_samples: int, progress: bool = False, return_tokens: bool = False
+    ) -> Any:
+        """Generate ``num_samples`` pieces of audio without any description; see :meth:`generate`."""
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+            raise GenerationError(f"num_samples should be a whole number from 1, found {num_samples!r}.")
+        return self.generate([None] * num_samples, progress, return_tokens)
+
+    def generate_continuation(
+        self,
+        prompt: Tensor,
+        prompt_sample_rate: int,
+        descriptions: Sequence[str | None] | None = None,
+        progress: bool = False,
+        return_tokens: bool = False,
+    ) -> Any:
+        """Continue audio.
+
+        Args:
+            prompt: ``[B, C, S]`` or ``[C, S]``.
+            prompt_sample_rate: in Hz; any.
+            descriptions: one for each item of the batch.
+            progress: see :meth:`generate`.
+            return_tokens: see :meth:`generate`.
+
+        Returns:
+            Audio ``[B, C, S]``, the prompt included; with ``return_tokens``, also codes ``[B, K, T]``.
+
+        Raises:
+            AudioError: the prompt is no waveform.
+            GenerationError: it is as long as what is to be generated, or there are more or fewer descriptions.
+        """
+        prompt = prompt[None] if prompt.dim() == 2 else prompt
+        check_waveform(prompt)
+        prompt = convert_audio(prompt, prompt_sample_rate, self.sample_rate, self.audio_channels)
+        attributes = self._attributes([None] * len(prompt) if descriptions is None else descriptions)
+        if len(attributes) != len(prompt):
+            raise GenerationError(f"There are {len(prompt)} prompts but {len(attributes)} descriptions.")
+        with torch.no_grad():
+            codes, scale = self.compression_model.encode(prompt.to(self.compression_model.device))
+        return self._generate(attributes, codes.to(self.device), scale, progress, return_tokens)
+
+    @torch.no_grad()
+    def generate_audio(self, gen_tokens: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Decode codes ``[B, K, T]`` to audio ``[B, C, S]``."""
+        return self.compression_model.decode(gen_tokens.to(self.compression_model.device), scale)
+
+    def compute_predictions(self, codes: Tensor, descriptions: Sequence[str | None]) -> LMOutput:
+        """What the language model predicts for each code from those before it. Gradients flow.
+
+        Args:
+            codes: int64 ``[B, K, T]``.
+            descriptions: one for each item of the batch.
+
+        Raises:
+            CodeRangeError: the codes have the wrong shape, or values outside 0..card - 1.
+            GenerationError: there are more or fewer descriptions than items.
+        """
+        attributes = self._attributes(descriptions)
+        if (
+            codes.dim() != 3
+            or codes.shape[1] != self.lm.n_q
+            or not codes.numel()
+            or codes.is_floating_point()
+        ):
+            raise CodeRangeError(
+                f"Codes have the shape [B, {self.lm.n_q}, T], in whole numbers; found {codes.dtype} {list(codes.shape)}."
+            )
+        if int(codes.min()) < 0 or int(codes.max()) >= self.lm.card:
+            raise CodeRangeError(
+                f"The codes reach from {int(codes.min())} to {int(codes.max())}, card is {self.lm.card}."
+            )
+        if len(attributes) != len(codes):
+            raise GenerationError(f"There are {len(codes)} items but {len(attributes)} descriptions.")
+        return self.lm.compute_predictions(codes.to(self.device), attributes)
+
+    def _attributes(self, descriptions: Sequence[str | None]) -> list[ConditioningAttributes]:
+        if isinstance(descriptions, str) or not all(d is None or isinstance(d, str) for d in descriptions):
+            raise GenerationError("descriptions should be a list of texts (or None), one for each item.")
+        if not len(descriptions):
+            raise GenerationError("There is nothing to generate: the list of descriptions is empty.")
+        return [ConditioningAttributes(text={"description": text}) for text in descriptions]
+
+    def _generate(
+        self,
+        attributes: list[ConditioningAttributes],
+        prompt: Tensor | None,
+        scale: Tensor | None,
+        progress: bool,
+        return_tokens: bool,
+    ) -> Audio:
+        tokens = self._generate_tokens(attributes, prompt, progress)
+        audio = self.generate_audio(tokens, scale)
+        return (audio, tokens) if return_tokens else audio
+
+    def _generate_tokens(
+        self, attributes: list[ConditioningAttributes], prompt: Tensor | None, progress: bool
+    ) -> Tensor:
+        """Codes ``[B, K, T]``, window by window where they are longer than the model generates at once."""
+        total = int(self.duration * self.frame_rate)
+        window = int(min(self.duration, self.max_duration) * self.frame_rate)
+        stride = int(self.frame_rate * self.extend_stride)
+        known = 0 if prompt is None else prompt.shape[-1]
+        if window < 1 or (self.duration > self.max_duration and stride < 1):
+            raise GenerationError(
+                f"duration {self.duration:g} s is less than a frame ({1 / self.frame_rate:g} s)."
+            )
+        if known >= window:
+            raise GenerationError(
+                f"The prompt has {known} frames, which leaves nothing to generate of {window} "
+                f"({min(self.duration, self.max_duration):g} s). Give a shorter prompt or a longer duration."
+            )
+        if self.duration > self.max_duration and self.extend_stride >= self.max_duration:
+            raise GenerationError(
+                f"extend_stride {self.extend_stride:g} s should be less than the {self.max_duration:g} seconds that "
+                "the model generates at once."
+            )
+        with _Progress(self._progress_callback, progress, total) as report:
+            if self.duration <= self.max_duration:
+                return self._window(prompt, attributes, window, report)
+            offset, parts = 0, [] if prompt is None else [prompt]
+            while offset + known < total:
+                time = offset / self.frame_rate
+                frames = int(min(self.duration - time, self.max_duration) * self.frame_rate)
+                report.offset = offset
+                tokens = self._window(prompt, self._at(attributes, time), frames, report)
+                parts.append(tokens[..., known:])
+                prompt = tokens[..., stride:]
+                known = prompt.shape[-1]
+                offset += stride
+        return torch.cat(parts, dim=-1)
+
+    def _window(
+        self,
+        prompt: Tensor | None,
+        attributes: list[ConditioningAttributes],
+        frames: int,
+        report: ProgressCallback,
+    ) -> Tensor:
+        return self.lm.generate(
+            prompt,
+            attributes,
+            max_gen_len=frames,
+            sampling=self._sampling,
+            cfg_coef=self.generation_params["cfg_coef"],
+            two_step_cfg=self.generation_params["two_step_cfg"],
+            callback=report,
+        )
+
+    def _at(self, attributes: list[ConditioningAttributes], time: float) -> list[ConditioningAttributes]:
+        """The conditions of a window that starts at ``time`` seconds."""
+        del time
+        return attributes
+
+
+class MusicGen(GenerativeModel):
+    """Music from text, from audio to continue, and from a melody (Copet et al. 2023,
+    https://arxiv.org/abs/2306.05284)."""
+
+    default_duration = 15.0
+    default_extend_stride = 18.0
+    default_name = "facebook/musicgen-melody"
+    debug_name = "debug"
+    _full_duration = 30.0
+
+    def generate_with_chroma(
+        self,
+        descriptions: Sequence[str | None],
+        melody_wavs: Tensor | Sequence[Tensor | None],
+        melody_sample_rate: int,
+        progress: bool = False,
+        return_tokens: bool = False,
+    ) -> Any:
+        """Generate audio that follows a melody.
+
+        Args:
+            descriptions: one for each item of the batch.
+            melody_wavs: ``[B, C, S]``, ``[C, S]``, or a list of ``[C, S]`` or ``None``.
+            melody_sample_rate: in Hz; any.
+            progress: see :meth:`generate`.
+            return_tokens: see :meth:`generate`.
+
+        Raises:
+            AudioError: a melody is no waveform.
+            GenerationError: the model takes no melody, or there are more or fewer melodies than descriptions.
+        """
+        if "self_wav" not in self.lm.condition_provider.conditioners:
+            raise GenerationError(
+                f"The model '{self.name}' takes no melody; use one that was trained with melodies."
+            )
+        if isinstance(melody_wavs, Tensor):
+            melody_wavs = list(melody_wavs[None] if melody_wavs.dim() == 2 else melody_wavs)
+        attributes = self._attributes(descriptions)
+        if len(melody_wavs) != len(attributes):
+            raise GenerationError(
+                f"There are {len(melody_wavs)} melodies but {len(attributes)} descriptions."
+            )
+        for item, melody in zip(attributes, melody_wavs, strict=True):
+            if melody is None:
+                continue
+            check_waveform(melody[None])
+            wav = convert_audio(melody, melody_sample_rate, self.sample_rate, self.audio_channels)
+            item.wav["self_wav"] = WavCondition(wav[None].to(self.device), wav.shape[-1], self.sample_rate)
+        return self._generate(attributes, None, None, progress, return_tokens)
+
+    def _attributes(self, descriptions: Sequence[str | None]) -> list[ConditioningAttributes]:
+        attributes = super()._attributes(descriptions)
+        for item in attributes:
+            item.wav["self_wav"] = WavCondition.none(self.sample_rate)
+        return attributes
+
+    def _at(self, attributes: list[ConditioningAttributes], time: float) -> list[ConditioningAttributes]:
+        """The melody goes on periodically, from where the window starts."""
+        start, samples = int(time * self.sample_rate), int(self.max_duration * self.sample_rate)
+        moved = []
+        for item in attributes:
+            melody = item.wav["self_wav"]
+            if melody.length:
+                positions = torch.arange(start, start + samples, device=melody.wav.device) % melody.length
+                melody = replace(melody, wav=melody.wav[..., positions], length=samples)
+            moved.append(ConditioningAttributes(item.text, {**item.wav, "self_wav": melody}))
+        return moved
+
+
+class AudioGen(GenerativeModel):
+    """Sounds from text (Kreuk et al. 2022, https://arxiv.org/abs/2209.15352)."""
+
+    default_duration = 5.0
+    default_extend_stride = 2.0
+    default_name = "facebook/audiogen-medium"
+    debug_name = "debug-audiogen"
+    _full_duration = 10.0
+
+
+_DEPRECATED = {name: f"facebook/musicgen-{name}" for name in ("small", "medium", "large", "melody")}
+MODEL_CLASSES: dict[str, type[GenerativeModel]] = {"musicgen": MusicGen, "audiogen": AudioGen}
+
+
+def _fit(codec: Codec, lm: LMModel, name: str) -> Codec:
+    """The codec as the language model needs it."""
+    spec = lm.config.spec
+    report = compare(spec, codec.spec, lm_name=name, codec_name=codec.name)
+    if not report.ok:
+        raise IncompatibleError(report)
+    codec.set_num_codebooks(report.num_codebooks)
+    return codec if spec.stereo is None else InterleavedStereo(codec, per_timestep=spec.stereo == "timestep")
+
+
+class _Progress:
+    """Steps done, to a callback or a progress bar."""
+
+    def __init__(self, callback: ProgressCallback | None, wanted: bool, total: int) -> None:
+        self._callback = callback if wanted else None
+        self._bar: tqdm[Any] | None = tqdm(total=total, unit="frame") if wanted and callback is None else None
+        self.offset = 0
+
+    def __call__(self, done: int, to_do: int) -> None:
+        if self._callback is not None:
+            self._callback(self.offset + done, to_do)
+        elif self._bar is not None:
+            self._bar.update(min(self.offset + done, self._bar.total) - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

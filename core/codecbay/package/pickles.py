@@ -1,0 +1,280 @@
+"""A pickle reader that runs nothing.
+
+It is the standard library's own pickle machine with the opcodes that import, call or build reduced to what
+``torch.save`` writes for dictionaries of tensors: every tensor comes back as a stub that holds its name,
+shape and place, and any other global is refused before it is looked up.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from codecbay.errors import UnsafePickleError
+
+STORAGE_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+}
+ITEM_SIZES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2,
+    "int8": 1, "uint8": 1, "bool": 1, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StorageStub:
+    """A block of a file's tensor data: its key among the file's blocks, dtype and number of elements."""
+
+    key: str
+    dtype: str
+    numel: int
+
+
+@dataclass(frozen=True)
+class TensorStub:
+    """A tensor without its data."""
+
+    storage: StorageStub
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NumpyScalar:
+    """A number that numpy pickled; its value is not needed."""
+
+    dtype: str
+
+
+class StubDict(dict[Any, Any]):
+    """Stands for ``OrderedDict``, whose instances may carry attributes (``state_dict()._metadata``)."""
+
+
+@dataclass
+class _Dtype:
+    name: str
+    state: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _StorageType:
+    dtype: str
+
+
+class _RebuildTensor:
+    """Stands for the functions that put a tensor together."""
+
+    def __call__(self, storage: Any, offset: Any, shape: Any, stride: Any, *_unused: Any) -> TensorStub:
+        def counts(values: Any) -> tuple[int, ...]:
+            if type(values) is not tuple or any(type(v) is not int or v < 0 for v in values):
+                raise UnsafePickleError("a tensor's shape, stride or offset is not made of whole numbers")
+            return values
+
+        if not isinstance(storage, StorageStub):
+            raise UnsafePickleError("a tensor is built from something that is not a storage")
+        shape, stride = counts(shape), counts(stride)
+        (offset,) = counts((offset,))
+        if len(shape) != len(stride):
+            raise UnsafePickleError(f"a tensor has {len(shape)} sizes but {len(stride)} strides")
+        return TensorStub(storage, offset, shape, stride)
+
+
+def _rebuild_parameter(data: Any, *_unused: Any) -> TensorStub:
+    if not isinstance(data, TensorStub):
+        raise UnsafePickleError("a parameter is built from something that is not a tensor")
+    return data
+
+
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    if not (isinstance(text, str) and len(text) <= 64 and encoding == "latin1"):
+        raise UnsafePickleError("codecs.encode is called in a way that numpy scalars never need")
+    return text.encode("latin1")
+
+
+def _ordered_dict(*items: Any) -> StubDict:
+    if items:
+        raise UnsafePickleError("an OrderedDict is built in a way that torch.save never writes")
+    return StubDict()
+
+
+def _dtype(name: Any = None, *_unused: Any) -> _Dtype:
+    return _Dtype(str(name)[:32])
+
+
+def _scalar(dtype: Any = None, *_unused: Any) -> NumpyScalar:
+    return NumpyScalar(dtype.name if isinstance(dtype, _Dtype) else "unknown")
+
+
+class BinaryStream(Protocol):
+    """What a pickle is read from."""
+
+    def read(self, size: int, /) -> bytes: ...  # noqa: D102
+
+    def readline(self) -> bytes: ...  # noqa: D102
+
+
+_CALLABLES: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _ordered_dict,
+    ("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("torch.storage", "UntypedStorage"): _StorageType("uint8"),
+    **{("torch", name): _StorageType(dtype) for name, dtype in STORAGE_DTYPES.items()},
+}
+_CALLABLE_IDS = {id(value) for value in _CALLABLES.values() if not isinstance(value, _StorageType)}
+
+# Everything torch.save and a plain protocol 2 to 5 pickle of dictionaries, lists, tuples, strings and numbers use.
+_OPCODES = (
+    b"PROTO STOP FRAME MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 FLOAT "
+    b"BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES "
+    b"SHORT_BINBYTES TUPLE EMPTY_TUPLE TUPLE1 TUPLE2 TUPLE3 LIST EMPTY_LIST APPEND APPENDS DICT EMPTY_DICT "
+    b"SETITEM SETITEMS GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD "
+    b"BINPERSID"
+).decode().split()  # fmt: skip
+
+
+class _StubUnpickler(pickle._Unpickler):
+    """The pure Python machine of ``pickle``, cut down to ``_OPCODES``.
+
+    The pure one, because its memo is a dictionary: in C, one opcode can make it allocate gigabytes.
+    """
+
+    dispatch = {  # noqa: RUF012
+        getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _CALLABLES[module, name]
+        except KeyError:
+            hint = (
+                "; this looks like a training checkpoint, which has to be exported first"
+                if module.startswith("omegaconf")
+                else ""
+            )
+            raise UnsafePickleError(
+                f"it asks for {module}.{name}, which no export package needs; nothing was run{hint}"
+            ) from None
+
+    def persistent_load(self, pid: Any) -> StorageStub:
+        if (
+            isinstance(pid, tuple)
+            and len(pid) >= 5
+            and pid[0] == "storage"
+            and isinstance(pid[1], _StorageType)
+            and isinstance(pid[2], str)
+            and type(pid[4]) is int
+            and pid[4] >= 0
+        ):
+            return StorageStub(pid[2], pid[1].dtype, pid[4])
+        raise UnsafePickleError("a storage is described in a way that torch.save never writes")
+
+    def load_reduce(self) -> None:
+        args = self.stack.pop()
+        func = self.stack[-1]
+        if id(func) not in _CALLABLE_IDS or not isinstance(args, tuple):
+            raise UnsafePickleError("it calls something that is not a tensor constructor; nothing was run")
+        self.stack[-1] = func(*args)
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, _Dtype):
+            target.state.append(state)
+        elif not isinstance(target, StubDict):  # the attributes of a dictionary say nothing about its tensors
+            raise UnsafePickleError(
+                "it sets the state of something that is not a dictionary; nothing was run"
+            )
+
+    def load_setitem(self) -> None:
+        value = self.stack.pop()
+        key = self.stack.pop()
+        self._target()[_plain_key(key)] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        target = self._target()
+        for i in range(0, len(items) - 1, 2):
+            target[_plain_key(items[i])] = items[i + 1]
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({_plain_key(items[i]): items[i + 1] for i in range(0, len(items) - 1, 2)})
+
+    def _target(self) -> dict[Any, Any]:
+        target = self.stack[-1]
+        if not isinstance(target, dict):
+            raise UnsafePickleError("it sets an item of something that is not a dictionary")
+        return target
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._list().append(value)
+
+    def load_appends(self) -> None:
+        items = self.pop_mark()
+        self._list().extend(items)
+
+    def _list(self) -> list[Any]:
+        target = self.stack[-1]
+        if type(target) is not list:
+            raise UnsafePickleError("it appends to something that is not a list")
+        return target
+
+
+_OVERRIDES: dict[str, Callable[[Any], None]] = {
+    "REDUCE": _StubUnpickler.load_reduce,
+    "BUILD": _StubUnpickler.load_build,
+    "SETITEM": _StubUnpickler.load_setitem,
+    "SETITEMS": _StubUnpickler.load_setitems,
+    "DICT": _StubUnpickler.load_dict,
+    "APPEND": _StubUnpickler.load_append,
+    "APPENDS": _StubUnpickler.load_appends,
+}
+for _name, _method in _OVERRIDES.items():
+    _StubUnpickler.dispatch[getattr(pickle, _name)[0]] = _method
+
+
+def _plain_key(key: Any) -> Any:
+    # A deeply nested tuple as a key would overflow the C stack when it is hashed.
+    if isinstance(key, (str, int, float, bytes)) or key is None:
+        return key
+    raise UnsafePickleError(f"a dictionary has a {type(key).__name__} for a key")
+
+
+def load_stub(stream: BinaryStream) -> Any:
+    """The object that the pickle at the start of ``stream`` describes, its tensors as :class:`TensorStub`.
+
+    Raises:
+        UnsafePickleError: it needs anything else than dictionaries of tensors do, or is no pickle.
+    """
+    try:
+        return _StubUnpickler(stream).load()
+    except UnsafePickleError:
+        raise
+    except MemoryError:
+        raise UnsafePickleError("it asks for more memory than there is") from None
+    except KeyError as error:
+        code = error.args[0] if error.args else None
+        what = f"opcode 0x{code:02x}" if isinstance(code, int) else f"the entry {code!r}"
+        raise UnsafePickleError(f"it is no pickle that torch.save writes ({what})") from None
+    except Exception as error:  # a broken pickle can fail in any way that a machine of opcodes can
+        raise UnsafePickleError(f"it is no valid pickle ({type(error).__name__}: {error})") from None

@@ -1,0 +1,201 @@
+"""Discovery of plugins: every one is accounted for, and a broken one is a row in a table, not a crash.
+
+pluggy's own loader stops at the first broken plugin and silently drops the second of two that share a name;
+hence this one. Built-in plugins come in through the same entry points as everyone else's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from codecbay.errors import PluginError, nearest
+from codecbay.hookspecs import API_VERSION, Backend, Hooks
+
+GROUP = "codecbay.plugins"
+ENV = "CODECBAY_PLUGINS"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """One plugin that was found.
+
+    Attributes:
+        name: of its entry point.
+        module: that the entry point names.
+        distribution: that brings it, with its version.
+        state: ``loaded``, ``disabled`` (by ``CODECBAY_PLUGINS``) or ``failed``.
+        error: why it failed.
+        backends: names of the back-ends it brings.
+        requires: distributions that its back-ends need.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    state: str
+    error: str | None = None
+    backends: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "name": self.name,
+            "module": self.module,
+            "distribution": self.distribution,
+            "state": self.state,
+            "error": self.error,
+            "backends": list(self.backends),
+            "requires": list(self.requires),
+        }
+
+
+@dataclass
+class Plugins:
+    """All plugins that were found, and what the loaded ones bring.
+
+    Attributes:
+        infos: of every plugin, sorted by name.
+        backends: by name.
+        owners: the plugin that brings a back-end, by the back-end's name.
+        registries: registry files, with the plugin that brings them.
+        conditioners: kinds of conditioners.
+    """
+
+    infos: list[PluginInfo] = field(default_factory=list)
+    backends: dict[str, Backend] = field(default_factory=dict)
+    owners: dict[str, PluginInfo] = field(default_factory=dict)
+    registries: list[tuple[PluginInfo, Any]] = field(default_factory=list)
+    conditioners: list[Any] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[PluginInfo]:
+        """The plugins that failed."""
+        return [info for info in self.infos if info.state == "failed"]
+
+    def failure_hint(self) -> str:
+        """A sentence that names failed plugins, to append to a message; empty where none failed."""
+        if not self.failures:
+            return ""
+        names = ", ".join(f"{info.name} ({info.error})" for info in self.failures)
+        return f" These plugins failed to load: {names}. See 'codecbay plugins'."
+
+
+def get_plugins() -> Plugins:
+    """The plugins of this environment, found once."""
+    return _cached(os.environ.get(ENV))
+
+
+@lru_cache(maxsize=8)
+def _cached(allowed: str | None) -> Plugins:
+    return load_plugins(entry_points(group=GROUP), allowed)
+
+
+def load_plugins(points: Iterable[EntryPoint], allowed: str | None = None) -> Plugins:
+    """Load plugins, keeping an account of every one.
+
+    Args:
+        points: the entry points to load.
+        allowed: names to load, separated by commas; all where it is ``None``.
+    """
+    manager = pluggy.PluginManager("codecbay")
+    manager.add_hookspecs(Hooks)
+    by_name: dict[str, list[EntryPoint]] = {}
+    for point in points:
+        found = by_name.setdefault(point.name, [])
+        if all((point.value, _distribution(point)) != (p.value, _distribution(p)) for p in found):
+            found.append(point)
+    wanted = None if allowed is None else {name.strip() for name in allowed.split(",") if name.strip()}
+    plugins = Plugins()
+    for name in sorted(by_name):
+        same = by_name[name]
+        if wanted is not None and name not in wanted:
+            plugins.infos += [_info(point, "disabled") for point in same]
+        elif len(same) > 1:
+            both = " and ".join(f"{p.value} of {_distribution(p)}" for p in same)
+            error = f"the name is claimed by {both}; uninstall one, or neither is loaded"
+            plugins.infos += [_info(point, "failed", error) for point in same]
+        else:
+            _load(same[0], manager, plugins)
+    for name in sorted((wanted or set()) - set(by_name)):
+        error = f"{ENV} names it, but no such plugin is installed.{nearest(name, by_name)}"
+        plugins.infos.append(PluginInfo(name, "", "", "failed", error))
+    return plugins
+
+
+def _load(point: EntryPoint, manager: pluggy.PluginManager, plugins: Plugins) -> None:
+    try:
+        module = point.load()
+        version = getattr(module, "CODECBAY_API", None)
+        if version != API_VERSION:
+            raise PluginError(
+                f"it is written for version {version} of the plugin interface (CODECBAY_API), this is {API_VERSION}"
+            )
+        manager.register(module, point.name)
+        manager.check_pending()
+        backends: list[Backend] = _collect(manager, module, "codecbay_backends")
+        for backend in backends:
+            owner = plugins.owners.get(backend.name)
+            if owner is not None:
+                raise PluginError(
+                    f"it brings a back-end '{backend.name}', which {owner.name} ({owner.distribution}) brings already"
+                )
+        registries = _collect(manager, module, "codecbay_registry")
+        conditioners = _collect(manager, module, "codecbay_conditioners")
+        info = _info(
+            point,
+            "loaded",
+            backends=tuple(backend.name for backend in backends),
+            requires=tuple(sorted({name for backend in backends for name in backend.requires})),
+        )
+    except Exception as error:  # a plugin is someone else's code: anything can come out of it
+        if manager.has_plugin(point.name):
+            manager.unregister(name=point.name)
+        plugins.infos.append(_info(point, "failed", f"{type(error).__name__}: {error}"))
+        return
+    plugins.infos.append(info)
+    for backend in backends:
+        plugins.backends[backend.name] = backend
+        plugins.owners[backend.name] = info
+    plugins.registries += [(info, path) for path in registries]
+    plugins.conditioners += conditioners
+
+
+def _collect(manager: pluggy.PluginManager, module: Any, hook: str) -> list[Any]:
+    """What one plugin returns from one hook."""
+    for impl in getattr(manager.hook, hook).get_hookimpls():
+        if impl.plugin is module:
+            function: Callable[[], Iterable[Any]] = impl.function
+            return list(function())
+    return []
+
+
+def _info(point: EntryPoint, state: str, error: str | None = None, **more: Any) -> PluginInfo:
+    return PluginInfo(point.name, point.value, _distribution(point), state, error, **more)
+
+
+def _distribution(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown distribution"
+
+
+def find_backend(header: Any, backends: Mapping[str, Backend]) -> Backend | None:
+    """The back-end that claims a package, or ``None``.
+
+    Raises:
+        PluginError: two claim it.
+    """
+    claiming = [backend for backend in backends.values() if backend.claims(header)]
+    if len(claiming) > 1:
+        names = " and ".join(f"'{backend.name}'" for backend in claiming)
+        raise PluginError(
+            f"{header.path}: the back-ends {names} both claim this package. "
+            f"Choose the plugins to load with {ENV}."
+        )
+    return claiming[0] if claiming else None

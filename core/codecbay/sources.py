@@ -1,0 +1,70 @@
+"""From what a user typed to files on disk: a file or a directory for now; names of the Hub are recognised."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from codecbay.errors import SourceError
+
+LM_FILE = "state_dict.bin"
+CODEC_FILE = "compression_state_dict.bin"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def local_path(source: str | os.PathLike[str]) -> Path | None:
+    """The path that ``source`` names, or ``None`` where nothing is there.
+
+    Raises:
+        SourceError: it is an address that this version does not read, or no text at all.
+    """
+    text = os.fspath(source)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise SourceError(f"Expected the path or name of a package, found {text!r}.")
+    if re.match(r"[a-z]+://", text):
+        raise SourceError(
+            f"{text}: only local files are read so far. Download the package and give its directory."
+        )
+    path = Path(text).expanduser()
+    try:
+        return path if path.exists() else None
+    except OSError as error:
+        raise SourceError(f"{text[:200]}: {error.strerror}.") from None
+
+
+def missing(source: str | os.PathLike[str]) -> SourceError:
+    """The error for a source where nothing was found."""
+    text = os.fspath(source)
+    if _HUB_ID.fullmatch(text) and not text.endswith((".bin", ".th", ".pt")):
+        return SourceError(
+            f"{text}: there is no such file or directory. If you mean the model of that name on the Hugging Face "
+            f"Hub, download it ('hf download {text} --local-dir DIR') and give the directory: "
+            "only local files are read so far."
+        )
+    return SourceError(f"{text[:200]}: there is no such file or directory.")
+
+
+def find_file(path: Path, file_name: str) -> Path:
+    """``path`` itself, where it is a file; else the file of that name in the directory.
+
+    Raises:
+        SourceError: the directory has none; the message says what it holds.
+    """
+    if not path.is_dir():
+        return path
+    file = path / file_name
+    if file.is_file():
+        return file
+    try:
+        names = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}.") from None
+    hint = ""
+    if "config.json" in names:
+        hint = " It looks like a model in the layout of the transformers library."
+    elif any(name.endswith(".th") for name in names):
+        hint = " It looks like a training run; export its checkpoint first."
+    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
+    raise SourceError(f"{path}: there is no {file_name} in this directory, only {shown}.{hint}")

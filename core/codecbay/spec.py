@@ -1,0 +1,131 @@
+"""What the check compares: plain facts about a codec and about a language model, known from headers alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from codecbay.errors import CodecbayError
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """The facts about a codec.
+
+    Attributes:
+        sample_rate: of the waveform, in Hz.
+        channels: of the waveform.
+        cardinalities: entries of each codebook, for all the codebooks there are.
+        frame_size: samples to a frame.
+        frame_rate: frames a second, exact.
+        num_codebooks: codebooks in use.
+        allowed_num_codebooks: what ``num_codebooks`` may be set to.
+        has_scale: whether ``encode`` returns a scale that ``decode`` needs back.
+        can_encode: whether the package holds an encoder.
+        can_decode: whether the package holds a decoder.
+    """
+
+    sample_rate: int
+    channels: int
+    cardinalities: tuple[int, ...]
+    frame_size: int
+    frame_rate: Fraction
+    num_codebooks: int
+    allowed_num_codebooks: tuple[int, ...]
+    has_scale: bool = False
+    can_encode: bool = True
+    can_decode: bool = True
+
+    def with_num_codebooks(self, n: int) -> CodecSpec:
+        """The same codec with ``n`` codebooks in use.
+
+        Raises:
+            CodecbayError: ``n`` is not allowed.
+        """
+        if n not in self.allowed_num_codebooks:
+            raise CodecbayError(
+                f"num_codebooks={n} was asked for, but the codec allows {ranges(self.allowed_num_codebooks)}."
+            )
+        return replace(self, num_codebooks=n)
+
+    def interleaved(self, per_timestep: bool) -> CodecSpec:
+        """The spec of this mono codec applied to left and right, their codes interleaved into one stream.
+
+        Interleaving is by codebook (twice the codebooks) or by time step (twice the frames).
+        """
+        if per_timestep:
+            return replace(self, channels=2, frame_rate=self.frame_rate * 2)
+        return replace(
+            self,
+            channels=2,
+            cardinalities=tuple(c for c in self.cardinalities for _ in range(2)),
+            num_codebooks=self.num_codebooks * 2,
+            allowed_num_codebooks=tuple(n * 2 for n in self.allowed_num_codebooks),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it; the frame rate as a number."""
+        return {
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "cardinalities": list(self.cardinalities),
+            "frame_size": self.frame_size,
+            "frame_rate": float(self.frame_rate),
+            "num_codebooks": self.num_codebooks,
+            "allowed_num_codebooks": list(self.allowed_num_codebooks),
+            "has_scale": self.has_scale,
+            "can_encode": self.can_encode,
+            "can_decode": self.can_decode,
+        }
+
+
+@dataclass(frozen=True)
+class LMSpec:
+    """What a language model expects of the codec under it.
+
+    Attributes:
+        kind: ``musicgen`` or ``audiogen``.
+        cardinality: values of a token (``card``).
+        num_codebooks: streams of tokens (``n_q``).
+        max_duration: the longest segment it was trained on, in seconds.
+        sample_rate: in Hz, where the package tells it.
+        channels: of the audio, where the package tells it.
+        frame_rate: frames a second, where the package's own codec tells it.
+        stereo: ``None``, or how two mono streams are interleaved: ``codebook`` or ``timestep``.
+        codec_num_codebooks: codebooks to set on the codec before any interleaving, where the package says so.
+        trained_on: the name of the codec it was trained on, where the package tells it.
+    """
+
+    kind: str
+    cardinality: int
+    num_codebooks: int
+    max_duration: float
+    sample_rate: int | None = None
+    channels: int | None = None
+    frame_rate: Fraction | None = None
+    stereo: str | None = None
+    codec_num_codebooks: int | None = None
+    trained_on: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as ``--json`` prints it."""
+        return {
+            "kind": self.kind,
+            "cardinality": self.cardinality,
+            "num_codebooks": self.num_codebooks,
+            "max_duration": self.max_duration,
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "frame_rate": None if self.frame_rate is None else float(self.frame_rate),
+            "stereo": self.stereo,
+            "codec_num_codebooks": self.codec_num_codebooks,
+            "trained_on": self.trained_on,
+        }
+
+
+def ranges(values: tuple[int, ...]) -> str:
+    """Whole numbers in few words: ``1..4``, ``2, 4, 8``."""
+    if len(values) > 2 and values == tuple(range(values[0], values[-1] + 1)):
+        return f"{values[0]}..{values[-1]}"
+    return ", ".join(map(str, values))
