@@ -45,7 +45,7 @@ _EXPORTS = {
     "load_codec": "factory",
 }
 
-__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604
+__all__ = [*_EXPORTS, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

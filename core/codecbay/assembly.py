@@ -81,9 +81,7 @@ def _read(config: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[dict[str,
             loaded = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
         values = OmegaConf.to_container(loaded, resolve=True, throw_on_missing=True)
     except (OSError, YAMLError, OmegaConfBaseException, ValueError, UnicodeDecodeError) as error:
-        raise AssemblyError(
-            f"The assembly configuration cannot be read: {' '.join(str(error).split())}"
-        ) from None
+        raise AssemblyError(f"The assembly configuration cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise AssemblyError("The assembly configuration should be a mapping with the key 'lm'.")
     return {str(key): value for key, value in values.items()}, directory

@@ -42,9 +42,7 @@ def check_waveform(wav: Tensor, *, channels: int | None = None) -> Tensor:
         AudioError: it has another rank, no samples, NaN or infinity, is not float, or has other channels.
     """
     if not isinstance(wav, Tensor) or not wav.is_floating_point():
-        raise AudioError(
-            f"A waveform is a floating-point tensor, found {getattr(wav, 'dtype', type(wav).__name__)}."
-        )
+        raise AudioError(f"A waveform is a floating-point tensor, found {getattr(wav, 'dtype', type(wav).__name__)}.")
     if wav.dim() != 3:
         raise AudioError(f"A batch of waveforms has the shape [B, C, S], found {list(wav.shape)}.")
     if not wav.numel():

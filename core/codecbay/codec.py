@@ -154,13 +154,9 @@ class Codec(nn.Module, abc.ABC):
             or codes.is_complex()
             or codes.dtype == torch.bool
         ):
-            raise CodeRangeError(
-                f"Codes are whole numbers, found {getattr(codes, 'dtype', type(codes).__name__)}."
-            )
+            raise CodeRangeError(f"Codes are whole numbers, found {getattr(codes, 'dtype', type(codes).__name__)}.")
         if codes.dim() != 3 or not codes.numel():
-            raise CodeRangeError(
-                f"Codes have the shape [B, K, T] with something in it, found {list(codes.shape)}."
-            )
+            raise CodeRangeError(f"Codes have the shape [B, K, T] with something in it, found {list(codes.shape)}.")
         if codes.shape[1] > self.total_codebooks:
             raise CodeRangeError(
                 f"The codes have {codes.shape[1]} codebooks, but the codec '{self.name}' has {self.total_codebooks}."
@@ -298,9 +294,7 @@ class EncodedAudio:
         path = Path(path)
         temporary = None
         try:
-            with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=f".{path.name}.", delete=False
-            ) as stream:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
                 temporary = Path(stream.name)
                 stream.write(save(tensors, facts))
             temporary.chmod(0o644)

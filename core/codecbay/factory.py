@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 Source = str | os.PathLike[str]
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
-_T5_NAMES = re.compile(
-    r"(google/|google-t5/)?(flan-)?t5-[\w.-]+"
-)  # may come from the Hub without being asked for
+_T5_NAMES = re.compile(r"(google/|google-t5/)?(flan-)?t5-[\w.-]+")  # may come from the Hub without being asked for
 
 
 @dataclass(frozen=True)
@@ -173,9 +171,7 @@ def _by_name(name: str) -> ResolvedCodec | None:
     return None
 
 
-def check(
-    package: Source | Package, codec: Source | Codec | None = None, num_codebooks: int | None = None
-) -> Report:
+def check(package: Source | Package, codec: Source | Codec | None = None, num_codebooks: int | None = None) -> Report:
     """Compare a model with a codec, from their headers alone.
 
     Args:
@@ -343,9 +339,7 @@ def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> st
         text = os.fspath(wanted)
         if sources.local_path(text) is not None or _NAME.fullmatch(text):
             return text
-        raise UnresolvedReferenceError(
-            f"The text encoder '{text[:200]}' is neither a directory nor a name on the Hub."
-        )
+        raise UnresolvedReferenceError(f"The text encoder '{text[:200]}' is neither a directory nor a name on the Hub.")
     known = _NAME.fullmatch(name) is not None and ".." not in name
     if known and (package.directory / name).is_dir():
         return str(package.directory / name)
@@ -398,9 +392,7 @@ def _debug_model(name: str, device: torch.device) -> GenerativeModel:
     kind, codec_name, max_duration = _DEBUG[name]
     codec = resolve_codec(codec_name).build(device, torch.float32)
     dim, num_bins = 16, 128
-    transformer = TransformerConfig(
-        dim=dim, num_heads=4, num_layers=2, dim_feedforward=4 * dim, cross_attention=True
-    )
+    transformer = TransformerConfig(dim=dim, num_heads=4, num_layers=2, dim_feedforward=4 * dim, cross_attention=True)
     config = LMConfig(
         kind=kind,
         n_q=4,

@@ -48,9 +48,7 @@ class GenerativeModel:
     default_name: ClassVar[str]
     debug_name: ClassVar[str]
 
-    def __init__(
-        self, name: str, compression_model: Codec, lm: LMModel, max_duration: float | None = None
-    ) -> None:
+    def __init__(self, name: str, compression_model: Codec, lm: LMModel, max_duration: float | None = None) -> None:
         self.name = name
         self.lm = lm.eval()
         self.compression_model = _fit(compression_model, lm, name).eval()
@@ -164,9 +162,7 @@ class GenerativeModel:
 
     _full_duration: ClassVar[float]
 
-    def generate(
-        self, descriptions: Sequence[str | None], progress: bool = False, return_tokens: bool = False
-    ) -> Any:
+    def generate(self, descriptions: Sequence[str | None], progress: bool = False, return_tokens: bool = False) -> Any:
         """Generate audio from descriptions.
 
         Args:
@@ -182,9 +178,7 @@ class GenerativeModel:
         """
         return self._generate(self._attributes(descriptions), None, None, progress, return_tokens)
 
-    def generate_unconditional(
-        self, num_samples: int, progress: bool = False, return_tokens: bool = False
-    ) -> Any:
+    def generate_unconditional(self, num_samples: int, progress: bool = False, return_tokens: bool = False) -> Any:
         """Generate ``num_samples`` pieces of audio without any description; see :meth:`generate`."""
         if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
             raise GenerationError(f"num_samples should be a whole number from 1, found {num_samples!r}.")
@@ -241,12 +235,7 @@ class GenerativeModel:
             GenerationError: there are more or fewer descriptions than items.
         """
         attributes = self._attributes(descriptions)
-        if (
-            codes.dim() != 3
-            or codes.shape[1] != self.lm.n_q
-            or not codes.numel()
-            or codes.is_floating_point()
-        ):
+        if codes.dim() != 3 or codes.shape[1] != self.lm.n_q or not codes.numel() or codes.is_floating_point():
             raise CodeRangeError(
                 f"Codes have the shape [B, {self.lm.n_q}, T], in whole numbers; found {codes.dtype} {list(codes.shape)}."
             )
@@ -286,9 +275,7 @@ class GenerativeModel:
         stride = int(self.frame_rate * self.extend_stride)
         known = 0 if prompt is None else prompt.shape[-1]
         if window < 1 or (self.duration > self.max_duration and stride < 1):
-            raise GenerationError(
-                f"duration {self.duration:g} s is less than a frame ({1 / self.frame_rate:g} s)."
-            )
+            raise GenerationError(f"duration {self.duration:g} s is less than a frame ({1 / self.frame_rate:g} s).")
         if known >= window:
             raise GenerationError(
                 f"The prompt has {known} frames, which leaves nothing to generate of {window} "
@@ -369,16 +356,12 @@ class MusicGen(GenerativeModel):
             GenerationError: the model takes no melody, or there are more or fewer melodies than descriptions.
         """
         if "self_wav" not in self.lm.condition_provider.conditioners:
-            raise GenerationError(
-                f"The model '{self.name}' takes no melody; use one that was trained with melodies."
-            )
+            raise GenerationError(f"The model '{self.name}' takes no melody; use one that was trained with melodies.")
         if isinstance(melody_wavs, Tensor):
             melody_wavs = list(melody_wavs[None] if melody_wavs.dim() == 2 else melody_wavs)
         attributes = self._attributes(descriptions)
         if len(melody_wavs) != len(attributes):
-            raise GenerationError(
-                f"There are {len(melody_wavs)} melodies but {len(attributes)} descriptions."
-            )
+            raise GenerationError(f"There are {len(melody_wavs)} melodies but {len(attributes)} descriptions.")
         for item, melody in zip(attributes, melody_wavs, strict=True):
             if melody is None:
                 continue

@@ -195,7 +195,6 @@ def find_backend(header: Any, backends: Mapping[str, Backend]) -> Backend | None
     if len(claiming) > 1:
         names = " and ".join(f"'{backend.name}'" for backend in claiming)
         raise PluginError(
-            f"{header.path}: the back-ends {names} both claim this package. "
-            f"Choose the plugins to load with {ENV}."
+            f"{header.path}: the back-ends {names} both claim this package. Choose the plugins to load with {ENV}."
         )
     return claiming[0] if claiming else None

@@ -24,9 +24,7 @@ def local_path(source: str | os.PathLike[str]) -> Path | None:
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise SourceError(f"Expected the path or name of a package, found {text!r}.")
     if re.match(r"[a-z]+://", text):
-        raise SourceError(
-            f"{text}: only local files are read so far. Download the package and give its directory."
-        )
+        raise SourceError(f"{text}: only local files are read so far. Download the package and give its directory.")
     path = Path(text).expanduser()
     try:
         return path if path.exists() else None

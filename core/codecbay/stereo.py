@@ -23,9 +23,7 @@ class InterleavedStereo(Codec):
 
     def __init__(self, codec: Codec, per_timestep: bool = False) -> None:
         if codec.channels != 1:
-            raise CodecbayError(
-                f"Only a mono codec can be interleaved; '{codec.name}' has {codec.channels} channels."
-            )
+            raise CodecbayError(f"Only a mono codec can be interleaved; '{codec.name}' has {codec.channels} channels.")
         super().__init__(codec.spec.interleaved(per_timestep), codec.name)
         self.model = codec
         self.per_timestep = per_timestep
@@ -69,9 +67,7 @@ class InterleavedStereo(Codec):
         axis = 2 if self.per_timestep else 1
         if codes.dim() == 3 and codes.shape[axis] % 2:
             what = "frames" if self.per_timestep else "codebooks"
-            raise CodeRangeError(
-                f"The codes have {codes.shape[axis]} {what}, which two channels cannot share."
-            )
+            raise CodeRangeError(f"The codes have {codes.shape[axis]} {what}, which two channels cannot share.")
         self.check_codes(codes)
         left, right = (codes[:, :, i::2] if self.per_timestep else codes[:, i::2] for i in (0, 1))
         return torch.stack([left, right], dim=1).flatten(0, 1)

@@ -140,9 +140,7 @@ class EncodecCodec(Codec):
         return y
 
 
-def load(
-    file: PackageFile, config: EncodecConfig, *, device: torch.device, dtype: torch.dtype
-) -> EncodecCodec:
+def load(file: PackageFile, config: EncodecConfig, *, device: torch.device, dtype: torch.dtype) -> EncodecCodec:
     """Build a codec on the meta device and give it the tensors of its package.
 
     Raises:

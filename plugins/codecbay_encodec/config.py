@@ -105,9 +105,7 @@ def read_config(header: Header) -> EncodecConfig:
     section.take_str("autoencoder", "seanet", choices=("seanet",))
     quantizer = section.take_str("quantizer", "rvq")
     if quantizer != "rvq":
-        raise section.error(
-            "quantizer", f"is {quantizer[:40]!r}: such a codec has no discrete codes. Only rvq has."
-        )
+        raise section.error("quantizer", f"is {quantizer[:40]!r}: such a codec has no discrete codes. Only rvq has.")
     sample_rate = section.take_int("sample_rate", high=768_000)
     channels = section.take_int("channels", high=2)
     causal = section.take_bool("causal", False)
@@ -153,9 +151,7 @@ def _seanet(config: Config, part: str, num_tensors: int) -> SEANetConfig:
         raise section.error("ratios", "is empty.")
     for key, number in (("ratios", len(ratios)), ("n_residual_layers", layers), ("lstm", lstm)):
         if number > num_tensors:
-            raise section.error(
-                key, f"asks for {number} layers, but the package holds only {num_tensors} tensors."
-            )
+            raise section.error(key, f"asks for {number} layers, but the package holds only {num_tensors} tensors.")
     if math.prod(ratios) > 1 << 24:
         raise section.error("ratios", f"makes frames of {str(math.prod(ratios))[:20]} samples.")
     result = SEANetConfig(
@@ -178,15 +174,11 @@ def _seanet(config: Config, part: str, num_tensors: int) -> SEANetConfig:
         lstm=lstm,
         disable_norm_outer_blocks=count("disable_norm_outer_blocks", 0, low=0, high=len(ratios) + 2),
         final_activation=_final_activation(section) if part == "decoder" else None,
-        trim_right_ratio=(
-            section.take_float("trim_right_ratio", 1.0, low=0.0, high=1.0) if part == "decoder" else 1.0
-        ),
+        trim_right_ratio=(section.take_float("trim_right_ratio", 1.0, low=0.0, high=1.0) if part == "decoder" else 1.0),
     )
     section.finish()
     if layers and result.compress > result.n_filters:
-        raise section.error(
-            "compress", f"is {result.compress}, which leaves nothing of {result.n_filters} filters."
-        )
+        raise section.error("compress", f"is {result.compress}, which leaves nothing of {result.n_filters} filters.")
     if layers and result.dilation_base ** (layers - 1) > 1 << 24:
         raise section.error("dilation_base", f"is {result.dilation_base}, too much for {layers} layers.")
     if result.causal and result.norm == "time_group_norm":

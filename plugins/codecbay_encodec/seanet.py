@@ -81,15 +81,11 @@ class Convolution(nn.Module):
 class NormConv(nn.Module):
     """A convolution, and a norm over its output where there is one."""
 
-    def __init__(
-        self, name: str, convolution: Convolution, channels: int, config: SEANetConfig, norm: str
-    ) -> None:
+    def __init__(self, name: str, convolution: Convolution, channels: int, config: SEANetConfig, norm: str) -> None:
         super().__init__()
         self.name = name
         self.add_module(name, convolution)
-        self.norm = (
-            nn.GroupNorm(1, channels, **config.norm_params) if norm == "time_group_norm" else nn.Identity()
-        )
+        self.norm = nn.GroupNorm(1, channels, **config.norm_params) if norm == "time_group_norm" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``[B, C, S]``."""
@@ -111,9 +107,7 @@ class Conv(nn.Module):
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        convolution = Convolution(
-            in_channels, out_channels, kernel_size, stride, dilation, norm, transposed=False
-        )
+        convolution = Convolution(in_channels, out_channels, kernel_size, stride, dilation, norm, transposed=False)
         self.conv = NormConv("conv", convolution, out_channels, config, norm)
         self.stride = stride
         self.pad_mode = config.pad_mode
@@ -209,8 +203,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = [Conv(config.channels, width, config.kernel_size, config, norms[0])]
         for ratio, norm in zip(reversed(config.ratios), norms[1:], strict=False):
             layers += [
-                ResidualBlock(width, config.dilation_base**j, config, norm)
-                for j in range(config.n_residual_layers)
+                ResidualBlock(width, config.dilation_base**j, config, norm) for j in range(config.n_residual_layers)
             ]
             layers += [
                 build_activation(config.activation),
@@ -248,8 +241,7 @@ class Decoder(nn.Module):
             ]
             width //= 2
             layers += [
-                ResidualBlock(width, config.dilation_base**j, config, norm)
-                for j in range(config.n_residual_layers)
+                ResidualBlock(width, config.dilation_base**j, config, norm) for j in range(config.n_residual_layers)
             ]
         layers += [
             build_activation(config.activation),
@@ -282,9 +274,7 @@ def build_activation(activation: Activation) -> nn.Module:
     try:
         module: nn.Module = kind(**activation.params)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"The activation {activation.name} cannot take {dict(activation.params)}: {error}"
-        ) from None
+        raise ConfigError(f"The activation {activation.name} cannot take {dict(activation.params)}: {error}") from None
     return module
 
 

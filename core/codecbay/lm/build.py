@@ -53,13 +53,9 @@ def build_lm(
             output_dim=config.transformer.dim,
             max_duration=config.max_duration,
             tensor_shapes={
-                key.removeprefix(prefix): info.shape
-                for key, info in header.tensors.items()
-                if key.startswith(prefix)
+                key.removeprefix(prefix): info.shape for key, info in header.tensors.items() if key.startswith(prefix)
             },
-            text_encoder=find_text_encoder(str(entry.arguments.take("name", "")))
-            if entry.model == "t5"
-            else None,
+            text_encoder=find_text_encoder(str(entry.arguments.take("name", ""))) if entry.model == "t5" else None,
         )
         modules[name] = build_conditioner(entry, context, conditioners)
     provider = ConditioningProvider(modules)

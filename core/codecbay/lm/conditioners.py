@@ -125,9 +125,7 @@ class TextConditioner(Conditioner):
 class LUTConditioner(TextConditioner):
     """Looks words, or whole texts, up in a table."""
 
-    def __init__(
-        self, num_bins: int, dim: int, output_dim: int, tokenizer: NoopTokenizer | WordTokenizer
-    ) -> None:
+    def __init__(self, num_bins: int, dim: int, output_dim: int, tokenizer: NoopTokenizer | WordTokenizer) -> None:
         super().__init__(dim, output_dim)
         self.embed = nn.Embedding(num_bins, dim)
         self.tokenizer = tokenizer
@@ -170,9 +168,7 @@ class T5Conditioner(TextConditioner):
         if self.words is not None:
             entries = [" ".join(self.words(entry)) for entry in entries]
         if self.training and self.word_dropout:
-            kept = (
-                [w for w in entry.split(" ") if random.random() >= self.word_dropout] for entry in entries
-            )
+            kept = ([w for w in entry.split(" ") if random.random() >= self.word_dropout] for entry in entries)
             entries = [" ".join(words) for words in kept]
         inputs = self.t5_tokenizer(entries, return_tensors="pt", padding=True)
         mask = inputs["attention_mask"]
@@ -181,9 +177,7 @@ class T5Conditioner(TextConditioner):
             self.t5.to(self.device)
         mask = mask.to(self.device)
         with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
-            encoded = self.t5(
-                input_ids=inputs["input_ids"].to(self.device), attention_mask=mask
-            ).last_hidden_state
+            encoded = self.t5(input_ids=inputs["input_ids"].to(self.device), attention_mask=mask).last_hidden_state
         return self.output_proj(encoded.to(self.output_proj.weight)) * mask.unsqueeze(-1), mask
 
 
@@ -233,9 +227,7 @@ class ConditioningProvider(nn.Module):
         for name in texts:
             result[name] = self.conditioners[name]([item.text.get(name) for item in attributes])
         for name in wavs:
-            result[name] = self.conditioners[name](
-                *self._collate([item.wav.get(name) for item in attributes])
-            )
+            result[name] = self.conditioners[name](*self._collate([item.wav.get(name) for item in attributes]))
         return result
 
     def _collate(self, items: Sequence[WavCondition | None]) -> tuple[Tensor, int]:
@@ -257,13 +249,9 @@ class Fuser:
 
     def prefix_length(self, conditions: ConditionTensors) -> int:
         """Steps that conditions take in front of a sequence."""
-        return sum(
-            x.shape[1] for name, (x, _) in conditions.items() if self.config.method_of(name) == "prepend"
-        )
+        return sum(x.shape[1] for name, (x, _) in conditions.items() if self.config.method_of(name) == "prepend")
 
-    def __call__(
-        self, x: Tensor, conditions: ConditionTensors, *, first: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, x: Tensor, conditions: ConditionTensors, *, first: bool) -> tuple[Tensor, Tensor | None]:
         """Fuse conditions into a chunk of a sequence.
 
         Args:
@@ -309,9 +297,7 @@ class _T5Factory:
         word_dropout = arguments.take_float("word_dropout", 0.0, low=0.0, high=1.0)
         normalize = arguments.take_bool("normalize_text", False)
         arguments.finish()
-        words = (
-            spacy_words(what=f"The conditioner '{context.name}' normalizes text: it") if normalize else None
-        )
+        words = spacy_words(what=f"The conditioner '{context.name}' normalizes text: it") if normalize else None
         tokenizer, encoder = load_t5(context.text_encoder, weights=not finetune)
         expected = context.tensor_shapes.get("output_proj.weight", (0, 0))[-1]
         if expected and encoder.config.d_model != expected:
@@ -356,9 +342,7 @@ class _ChromaFactory:
             arguments.take(key, None)
         arguments.take_bool("match_len_on_eval", True)  # generation always matches the length
         exponent = arguments.take_int("radix2_exp", high=20)
-        window = {
-            key: arguments.take_optional_int(key, low=4, high=1 << 20) for key in ("nfft", "winlen", "winhop")
-        }
+        window = {key: arguments.take_optional_int(key, low=4, high=1 << 20) for key in ("nfft", "winlen", "winhop")}
         chroma = ChromaExtractor(
             sample_rate=arguments.take_int("sample_rate", high=768_000),
             n_chroma=arguments.take_int("n_chroma", high=1024),
@@ -368,9 +352,7 @@ class _ChromaFactory:
             **window,
         )
         if chroma.winlen > chroma.nfft:
-            raise arguments.error(
-                "winlen", f"is {chroma.winlen}, more than the {chroma.nfft} points of nfft."
-            )
+            raise arguments.error("winlen", f"is {chroma.winlen}, more than the {chroma.nfft} points of nfft.")
         arguments.finish()
         with torch.device("meta"):
             return ChromaConditioner(chroma, context.output_dim, context.max_duration)

@@ -228,9 +228,7 @@ def _transformer(section: Section, crossed: bool) -> TransformerConfig:
         attention_as_float32=section.take_bool("attention_as_float32", False),
         cross_attention=section.take_bool("cross_attention", False) or crossed,
         layer_scale=section.take_optional_float("layer_scale"),
-        positional_embedding=section.take_str(
-            "positional_embedding", "sin", choices=("sin", "rope", "sin_rope")
-        ),
+        positional_embedding=section.take_str("positional_embedding", "sin", choices=("sin", "rope", "sin_rope")),
         max_period=section.take_float("max_period", 10_000, above=0.0),
         positional_scale=section.take_float("positional_scale", 1.0),
         xpos=section.take_bool("xpos", False),
@@ -259,9 +257,7 @@ def _contradictions(section: Section, t: TransformerConfig, crossed: bool) -> No
     if t.positional_embedding != "rope" and (t.dim % 2 or t.dim < 4):
         raise section.error("dim", f"is {t.dim}; sinusoidal positions need an even number from 4.")
     if t.uses_rope and t.head_dim % 2:
-        raise section.error(
-            "num_heads", f"makes heads {t.head_dim} wide; rotary positions need an even width."
-        )
+        raise section.error("num_heads", f"makes heads {t.head_dim} wide; rotary positions need an even width.")
     if t.past_context is not None and not t.causal:
         raise section.error("past_context", "limits the past of a model that is not causal.")
     if t.num_heads % t.kv_repeat:
@@ -279,9 +275,7 @@ def _contradictions(section: Section, t: TransformerConfig, crossed: bool) -> No
         raise section.error("qk_layer_norm", "cannot be combined with kv_repeat.")
 
 
-def _compare_with_tensors(
-    header: Header, section: Section, n_q: int, card: int, t: TransformerConfig
-) -> None:
+def _compare_with_tensors(header: Header, section: Section, n_q: int, card: int, t: TransformerConfig) -> None:
     """Refuse sizes that the tensors contradict, before anything is built from them."""
     tensors = header.tensors
     for key, count in (("n_q", n_q), ("num_layers", t.num_layers)):
@@ -305,9 +299,7 @@ def _compare_with_tensors(
     ):
         if pattern.format(count) in tensors or pattern.format(count - 1) not in tensors:
             stored = sum(pattern.format(i) in tensors for i in range(len(tensors)))
-            raise section.error(
-                key, f"is {count}, but the package holds {stored} of '{pattern.format('N')}'."
-            )
+            raise section.error(key, f"is {count}, but the package holds {stored} of '{pattern.format('N')}'.")
 
 
 def _pattern(config: Config, n_q: int, q_modeling: Any) -> PatternConfig:
@@ -316,9 +308,7 @@ def _pattern(config: Config, n_q: int, q_modeling: Any) -> PatternConfig:
         if q_modeling is None:
             raise section.error("modeling", "is missing, and so is transformer_lm.q_modeling.")
         if q_modeling not in _PATTERNS:
-            raise config.section("transformer_lm").error(
-                "q_modeling", f"should be one of {', '.join(_PATTERNS)}."
-            )
+            raise config.section("transformer_lm").error("q_modeling", f"should be one of {', '.join(_PATTERNS)}.")
         return PatternConfig(q_modeling)  # every codebook one step after the one before, where it is 'delay'
     name = section.take_str("modeling", choices=_PATTERNS)
     options = section.take_section(name, {})
@@ -427,8 +417,4 @@ def _stereo(config: Config) -> str | None:
 
 def _trained_on(top: Section) -> str | None:
     value = top.take("compression_model_checkpoint", None)
-    return (
-        value.removeprefix("//pretrained/")
-        if isinstance(value, str) and value.startswith("//pretrained/")
-        else None
-    )
+    return value.removeprefix("//pretrained/") if isinstance(value, str) and value.startswith("//pretrained/") else None

@@ -59,12 +59,8 @@ class LMModel(nn.Module):
         self.fuser = Fuser(config.fuser)
         self.emb = nn.ModuleList(nn.Embedding(config.card + 1, dim) for _ in range(config.n_q))
         self.transformer = Transformer(config.transformer)
-        self.out_norm: nn.Module | None = (
-            nn.LayerNorm(dim, eps=1e-5) if config.transformer.norm_first else None
-        )
-        self.linears = nn.ModuleList(
-            nn.Linear(dim, config.card, bias=config.bias_proj) for _ in range(config.n_q)
-        )
+        self.out_norm: nn.Module | None = nn.LayerNorm(dim, eps=1e-5) if config.transformer.norm_first else None
+        self.linears = nn.ModuleList(nn.Linear(dim, config.card, bias=config.bias_proj) for _ in range(config.n_q))
         self._dropout_rng = torch.Generator().manual_seed(1234)
 
     @property
@@ -118,9 +114,7 @@ class LMModel(nn.Module):
             Logits ``[B, K, S, card]``; ``S`` is 1 with ``last_only``.
         """
         if condition_tensors is None:
-            condition_tensors = (
-                self.condition_provider(self._drop_conditions(conditions)) if conditions else {}
-            )
+            condition_tensors = self.condition_provider(self._drop_conditions(conditions)) if conditions else {}
         steps = sequence.shape[-1]
         x = self.emb[0](sequence[:, 0])
         for k in range(1, self.n_q):
@@ -132,9 +126,7 @@ class LMModel(nn.Module):
             x = self.out_norm(x)
         return torch.stack([linear(x) for linear in self.linears], dim=1)
 
-    def _drop_conditions(
-        self, conditions: Sequence[ConditioningAttributes]
-    ) -> Sequence[ConditioningAttributes]:
+    def _drop_conditions(self, conditions: Sequence[ConditioningAttributes]) -> Sequence[ConditioningAttributes]:
         if not self.training:
             return conditions
         if self._chance() < self.config.cfg_dropout:
@@ -143,8 +135,7 @@ class LMModel(nn.Module):
             for name, probability in probabilities.items():
                 if self._chance() < probability:
                     conditions = [
-                        item.without(kind, name) if name in getattr(item, kind) else item
-                        for item in conditions
+                        item.without(kind, name) if name in getattr(item, kind) else item for item in conditions
                     ]
         return conditions
 
@@ -204,9 +195,7 @@ class LMModel(nn.Module):
         """
         sampling = sampling or Sampling()
         if not self.config.transformer.causal:
-            raise GenerationError(
-                "This model is not causal: it predicts codes, but cannot generate them in order."
-            )
+            raise GenerationError("This model is not causal: it predicts codes, but cannot generate them in order.")
         batch = num_samples or (len(prompt) if prompt is not None else len(conditions) or 1)
         if prompt is None:
             prompt = torch.zeros(batch, self.n_q, 0, dtype=torch.long, device=self.device)

@@ -61,9 +61,7 @@ class WordTokenizer:
         """Tokens ``[B, T]`` and a mask ``[B, T]``."""
         split = [None if text is None else self.words(text) for text in texts]
         rows = [
-            torch.tensor(
-                [self.pad] if words is None else [word_index(w, self.num_bins) for w in words]
-            ).long()
+            torch.tensor([self.pad] if words is None else [word_index(w, self.num_bins) for w in words]).long()
             for words in split
         ]
         mask = length_mask([len(words or ()) for words in split])

@@ -48,9 +48,7 @@ class DecodingState:
         self.position = 0
         self._first = 0
         self.layers = [
-            LayerCache(
-                torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype)
-            )
+            LayerCache(torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype))
             for _ in range(config.num_layers)
         ]
 
@@ -152,9 +150,7 @@ class Attention(nn.Module):
             query = self.q_layer_norm(query)
         return self._attend(self._split(query), *kv, mask=None, is_causal=False)
 
-    def forward(
-        self, x: Tensor, state: DecodingState | None = None, cache: LayerCache | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, state: DecodingState | None = None, cache: LayerCache | None = None) -> Tensor:
         """Attend from ``x`` ``[B, T, D]`` to itself and to what ``cache`` remembers."""
         projected = F.linear(x, self._params.in_proj_weight, self._params.in_proj_bias)
         query, key, value = projected.split(self.sizes, dim=-1)
@@ -184,9 +180,7 @@ class Attention(nn.Module):
             mask &= distance <= window
         return self._attend(query, key, value, mask=mask, is_causal=False)
 
-    def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, is_causal: bool
-    ) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, is_causal: bool) -> Tensor:
         dtype = query.dtype
         if self.kv_repeat > 1:
             key = key.repeat_interleave(self.kv_repeat, dim=1)
@@ -194,9 +188,7 @@ class Attention(nn.Module):
         if self.config.attention_as_float32:
             query, key, value = query.float(), key.float(), value.float()
         dropout = self.config.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal
-        )
+        x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
         return self._params.out_proj(x.to(dtype).transpose(1, 2).flatten(2))
 
 
@@ -281,9 +273,7 @@ class Transformer(nn.Module):
         self.config = config
         self.rope: RotaryEmbedding | None = None
         if config.uses_rope:
-            self.rope = RotaryEmbedding(
-                config.head_dim, config.max_period, config.xpos, config.positional_scale
-            )
+            self.rope = RotaryEmbedding(config.head_dim, config.max_period, config.xpos, config.positional_scale)
         self.layers = nn.ModuleList(Layer(config, self.rope) for _ in range(config.num_layers))
 
     def forward(self, x: Tensor, cross: Tensor | None = None, state: DecodingState | None = None) -> Tensor:

@@ -243,9 +243,7 @@ class _Resolver:
         if isinstance(value, str) and "${" in value:
             place = tuple(path)
             if place in self._active or len(self._active) > MAX_DEPTH:
-                raise ConfigError(
-                    f"{self._where}: '{'.'.join(path)}' refers to itself through '{value[:80]}'."
-                )
+                raise ConfigError(f"{self._where}: '{'.'.join(path)}' refers to itself through '{value[:80]}'.")
             self._active.add(place)
             try:
                 return self._interpolate(value, path)
@@ -370,14 +368,10 @@ class Section:
         if not isinstance(value, str):
             raise self.error(key, f"should be a text, found {_kind(value)}.")
         if choices and value not in choices:
-            raise self.error(
-                key, f"is {value[:60]!r}, expected one of {', '.join(choices)}.{nearest(value, choices)}"
-            )
+            raise self.error(key, f"is {value[:60]!r}, expected one of {', '.join(choices)}.{nearest(value, choices)}")
         return value
 
-    def take_ints(
-        self, key: str, default: Any = _REQUIRED, *, low: int = 1, high: int = MAX_SIZE
-    ) -> tuple[int, ...]:
+    def take_ints(self, key: str, default: Any = _REQUIRED, *, low: int = 1, high: int = MAX_SIZE) -> tuple[int, ...]:
         """A list of whole numbers."""
         return tuple(self._int(key, value, low, high) for value in self._list(key, self.take(key, default)))
 

@@ -141,17 +141,13 @@ def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
         raise PackageError(f"{path}: the archive has {len(entries)} records; at most {MAX_RECORDS} are read.")
     if len(records) != len(entries):
         raise _damaged(path, "two records have one name")
-    tops = [
-        name[: -len("/data.pkl")] for name in records if name.count("/") == 1 and name.endswith("/data.pkl")
-    ]
+    tops = [name[: -len("/data.pkl")] for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(tops) != 1:
         raise PackageError(f"{path}: this is a zip archive, but not one that torch.save wrote (no data.pkl).")
     prefix = tops[0]
     order = records.get(f"{prefix}/byteorder")
     if order is not None and order.file_size <= 16 and _content(path, archive, order) != b"little":
-        raise PackageError(
-            f"{path}: the tensors are stored big-endian; save them on a little-endian machine."
-        )
+        raise PackageError(f"{path}: the tensors are stored big-endian; save them on a little-endian machine.")
 
     blocks: dict[str, Block] = {}
     for name, entry in records.items():
@@ -199,13 +195,9 @@ def _read_legacy(path: Path, stream: IO[bytes], size: int) -> Container:
     protocol = _unpickle(path, stream)
     system = _unpickle(path, stream)
     if protocol != 1001:
-        raise PackageError(
-            f"{path}: written with protocol {str(protocol)[:20]} of torch.save; only 1001 is known."
-        )
+        raise PackageError(f"{path}: written with protocol {str(protocol)[:20]} of torch.save; only 1001 is known.")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise PackageError(
-            f"{path}: the tensors are stored big-endian; save them on a little-endian machine."
-        )
+        raise PackageError(f"{path}: the tensors are stored big-endian; save them on a little-endian machine.")
     root = _unpickle(path, stream)
     keys = _unpickle(path, stream)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):

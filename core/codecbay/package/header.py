@@ -69,9 +69,7 @@ def read_header(path: Path) -> Header:
     container = read_container(path)
     root = container.root
     if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
-        raise PackageError(
-            f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else."
-        )
+        raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
     version = root.get("version")
     common = {
         "path": path,
@@ -82,9 +80,7 @@ def read_header(path: Path) -> Header:
     if "pretrained" in root:
         name = root["pretrained"]
         if not isinstance(name, str):
-            raise PackageError(
-                f"{path}: 'pretrained' should be the name of a codec, found {type(name).__name__}."
-            )
+            raise PackageError(f"{path}: 'pretrained' should be the name of a codec, found {type(name).__name__}.")
         return Header(**common, role="reference", config=Config({}), tensors={}, reference=name)
 
     _require_export(path, root)
@@ -115,9 +111,7 @@ def _require_export(path: Path, root: dict[str, Any]) -> None:
         found = ", ".join(sorted(root)[:8]) or "nothing"
         raise PackageError(f"{path}: the key {' and '.join(map(repr, missing))} is missing; found {found}.")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise PackageError(
-            f"{path}: 'best_state' should be a dictionary of tensors, found {type(state).__name__}."
-        )
+        raise PackageError(f"{path}: 'best_state' should be a dictionary of tensors, found {type(state).__name__}.")
 
 
 def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> dict[str, TensorInfo]:
@@ -132,12 +126,8 @@ def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> 
         if block is None:
             raise PackageError(f"{path}: the data of the tensor '{name}' is missing from the file.")
         if block.size < stub.storage.numel * item or (info.numel and last >= stub.storage.numel):
-            raise PackageError(
-                f"{path}: the tensor '{name}' {list(info.shape)} reaches beyond the data stored for it."
-            )
+            raise PackageError(f"{path}: the tensor '{name}' {list(info.shape)} reaches beyond the data stored for it.")
         if info.numel > stub.storage.numel:
-            raise PackageError(
-                f"{path}: the tensor '{name}' {list(info.shape)} has more elements than are stored."
-            )
+            raise PackageError(f"{path}: the tensor '{name}' {list(info.shape)} has more elements than are stored.")
         infos[name] = info
     return infos

@@ -200,9 +200,7 @@ class _StubUnpickler(pickle._Unpickler):
         if isinstance(target, _Dtype):
             target.state.append(state)
         elif not isinstance(target, StubDict):  # the attributes of a dictionary say nothing about its tensors
-            raise UnsafePickleError(
-                "it sets the state of something that is not a dictionary; nothing was run"
-            )
+            raise UnsafePickleError("it sets the state of something that is not a dictionary; nothing was run")
 
     def load_setitem(self) -> None:
         value = self.stack.pop()

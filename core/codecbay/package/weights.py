@@ -69,9 +69,7 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
             )
         state = {name: package["best_state"][name].detach() for name in header.tensors}
     except Exception as error:  # torch raises whatever its reader meets
-        raise PackageError(
-            f"{header.path}: torch cannot read it: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise PackageError(f"{header.path}: torch cannot read it: {' '.join(str(error).split())[:300]}") from None
     for name, tensor in state.items():
         if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
             raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
@@ -106,18 +104,13 @@ def _verify_checksums(header: Header) -> None:
                     start = content_offset(stream, block)
                 except ValueError as error:
                     raise PackageError(f"{header.path}: the file is damaged: {error}.") from None
-                if (
-                    start + block.size > len(view)
-                    or zlib.crc32(view[start : start + block.size]) != block.crc
-                ):
+                if start + block.size > len(view) or zlib.crc32(view[start : start + block.size]) != block.crc:
                     raise PackageError(
                         f"{header.path}: the file is damaged: a checksum is wrong. Fetch or export it again."
                     )
 
 
-def assign(
-    module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype
-) -> None:
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> None:
     """Give a module that was built on the meta device its tensors, without a copy where none is needed.
 
     Rotary frequencies stay in float32 whatever ``dtype`` is: positions need its precision.
