@@ -54,7 +54,7 @@ def assemble(config: str | os.PathLike[str] | Mapping[str, Any]) -> GenerativeMo
     codec = values.get("codec")
     codec = codec if isinstance(codec, dict) else {"source": codec}
     model = load(
-        _relative(values["lm"], directory),
+        _relative(values["lm"], directory) or "",
         _relative(codec.get("source"), directory),
         num_codebooks=codec.get("num_codebooks"),
         text_encoder=_relative(values.get("text_encoder"), directory),

@@ -237,7 +237,7 @@ class GenerativeModel:
         attributes = self._attributes(descriptions)
         if codes.dim() != 3 or codes.shape[1] != self.lm.n_q or not codes.numel() or codes.is_floating_point():
             raise CodeRangeError(
-                f"Codes have the shape [B, {self.lm.n_q}, T], in whole numbers; found {codes.dtype} {list(codes.shape)}."
+                f"Codes are whole numbers [B, {self.lm.n_q}, T], found {codes.dtype} {list(codes.shape)}."
             )
         if int(codes.min()) < 0 or int(codes.max()) >= self.lm.card:
             raise CodeRangeError(
@@ -418,6 +418,7 @@ class _Progress:
 
     def __init__(self, callback: ProgressCallback | None, wanted: bool, total: int) -> None:
         self._callback = callback if wanted else None
+        self._total = total
         self._bar: tqdm[Any] | None = tqdm(total=total, unit="frame") if wanted and callback is None else None
         self.offset = 0
 
@@ -425,7 +426,7 @@ class _Progress:
         if self._callback is not None:
             self._callback(self.offset + done, to_do)
         elif self._bar is not None:
-            self._bar.update(min(self.offset + done, self._bar.total) - self._bar.n)
+            self._bar.update(min(self.offset + done, self._total) - self._bar.n)
 
     def __enter__(self) -> Self:
         return self

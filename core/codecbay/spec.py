@@ -124,8 +124,8 @@ class LMSpec:
         }
 
 
-def ranges(values: tuple[int, ...]) -> str:
-    """Whole numbers in few words: ``1..4``, ``2, 4, 8``."""
-    if len(values) > 2 and values == tuple(range(values[0], values[-1] + 1)):
+def ranges(values: tuple[Any, ...]) -> str:
+    """Values in few words: ``1..4``, ``2, 4, 8``."""
+    if len(values) > 2 and isinstance(values[0], int) and values == tuple(range(values[0], values[-1] + 1)):
         return f"{values[0]}..{values[-1]}"
     return ", ".join(map(str, values))

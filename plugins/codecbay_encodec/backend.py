@@ -21,7 +21,7 @@ class EncodecBackend:
     """AudioCraft's EnCodec packages, and its random ``debug_compression_model``."""
 
     name = "encodec"
-    requires = ("torch",)
+    requires: tuple[str, ...] = ("torch",)
 
     def claims(self, header: Header) -> bool:
         """Packages whose configuration says ``compression_model: encodec``."""

@@ -28,6 +28,7 @@ class Convolution(nn.Module):
     """
 
     weight: Tensor
+    weight_u: Tensor
 
     def __init__(
         self,
@@ -64,7 +65,8 @@ class Convolution(nn.Module):
             del self.weight_g, self.weight_v
         elif self.norm == "spectral_norm":
             matrix = self.weight_orig.transpose(0, 1) if self.transposed else self.weight_orig
-            weight = self.weight_orig / torch.dot(self.weight_u, matrix.flatten(1) @ self.weight_v)
+            largest = self.weight_u @ (matrix.flatten(1) @ self.weight_v)
+            weight = self.weight_orig / largest
             del self.weight_orig, self.weight_u, self.weight_v
         else:
             return
@@ -120,7 +122,8 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``[B, C, S]``."""
         left, right = self.padding
-        return self.conv(pad(x, left, right + -x.shape[-1] % self.stride, self.pad_mode))  # type: ignore[no-any-return]
+        y: Tensor = self.conv(pad(x, left, right + -x.shape[-1] % self.stride, self.pad_mode))
+        return y
 
 
 def pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
@@ -169,8 +172,8 @@ class LSTM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run over ``[B, C, T]``."""
         steps = x.permute(2, 0, 1)
-        y, _ = self.lstm(steps)
-        return (y + steps).permute(1, 2, 0)
+        y: Tensor = self.lstm(steps)[0] + steps
+        return y.permute(1, 2, 0)
 
 
 class ResidualBlock(nn.Module):

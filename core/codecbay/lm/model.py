@@ -255,7 +255,7 @@ class LMModel(nn.Module):
         both = stream([*conditions, *null], 2 * batch)
 
         def one_step(new: Tensor) -> Tensor:
-            logits, base = both(torch.cat([new, new])).split(batch)
+            logits, base = torch.split(both(torch.cat([new, new])), batch)
             return base + (logits - base) * (own if cfg_coef is None else cfg_coef)
 
         return one_step

@@ -1,4 +1,7 @@
-"""From logits to tokens. On the CPU the draws consume torch's generator as AudioCraft's do: equal seeds, equal tokens."""
+"""From logits to tokens.
+
+On the CPU the draws consume torch's generator as AudioCraft's do: equal seeds give equal tokens.
+"""
 
 from __future__ import annotations
 

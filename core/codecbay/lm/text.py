@@ -126,9 +126,7 @@ def load_t5(path: str, *, weights: bool = True) -> tuple[Any, Any]:
         if not weights:
             with torch.device("meta"):
                 return tokenizer, T5EncoderModel(config)
-        encoder, info = T5EncoderModel.from_pretrained(
-            path, config=config, output_loading_info=True, dtype=torch.float32
-        )
+        loaded: Any = T5EncoderModel.from_pretrained(path, config=config, output_loading_info=True, dtype=torch.float32)
     except UnresolvedReferenceError:
         raise
     except Exception as error:  # transformers and the Hub's client raise a dozen kinds
@@ -140,6 +138,7 @@ def load_t5(path: str, *, weights: bool = True) -> tuple[Any, Any]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+    encoder, info = loaded
     missing = [*info["missing_keys"], *info["mismatched_keys"]]
     if missing:
         raise UnresolvedReferenceError(

@@ -128,10 +128,10 @@ class Attention(nn.Module):
             for name in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"):
                 if prefix + name in state_dict:
                     state_dict[f"{prefix}mha.{name}"] = state_dict.pop(prefix + name)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
+        return torch.unflatten(x, -1, (-1, self.config.head_dim)).transpose(1, 2)
 
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B, H, T, E]`` of the conditions ``[B, T, D]`` that cross attention looks at."""
@@ -189,7 +189,8 @@ class Attention(nn.Module):
             query, key, value = query.float(), key.float(), value.float()
         dropout = self.config.attention_dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
-        return self._params.out_proj(x.to(dtype).transpose(1, 2).flatten(2))
+        out: Tensor = self._params.out_proj(x.to(dtype).transpose(1, 2).flatten(2))
+        return out
 
 
 class LayerScale(nn.Module):
@@ -242,13 +243,15 @@ class Layer(nn.Module):
             x = x + self.layer_scale_1(self.dropout(self.self_attn(self.norm1(x), state, cache)))
             if self.cross_attention is not None:
                 x = x + self.layer_scale_cross(self._cross_block(self.norm_cross(x), cross, cache))
-            return x + self.layer_scale_2(self._feed_forward(self.norm2(x)))
+            x = x + self.layer_scale_2(self._feed_forward(self.norm2(x)))
+            return x
         source = x
         x = self.norm1(x + self.layer_scale_1(self.dropout(self.self_attn(x, state, cache))))
         if self.cross_attention is not None:
             # In AudioCraft's post-norm layers the queries come from what entered the layer.
             x = self.norm_cross(x + self.layer_scale_cross(self._cross_block(source, cross, cache)))
-        return self.norm2(x + self.layer_scale_2(self._feed_forward(x)))
+        x = self.norm2(x + self.layer_scale_2(self._feed_forward(x)))
+        return x
 
     def _cross_block(self, x: Tensor, cross: Tensor | None, cache: LayerCache | None) -> Tensor:
         assert self.cross_attention is not None
@@ -259,10 +262,12 @@ class Layer(nn.Module):
             kv = self.cross_attention.keys_and_values(cross)
             if cache is not None:
                 cache.cross = kv
-        return self.dropout(self.cross_attention.forward_cross(x, kv))
+        y: Tensor = self.dropout(self.cross_attention.forward_cross(x, kv))
+        return y
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        y: Tensor = self.dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return y
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,113 @@
+"""``codecbay info`` and ``codecbay check``: from headers alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from codecbay import sources
+from codecbay.cli.common import json_option, num_codebooks_option, print_facts, print_json
+from codecbay.errors import CodecbayError, SourceError
+from codecbay.factory import check as check_pair
+from codecbay.factory import resolve_codec
+from codecbay.lm.config import read_lm_config
+from codecbay.package import PackageFile, read_package_file
+from codecbay.spec import ranges
+
+
+@click.command()
+@click.argument("package")
+@json_option
+def info(package: str, as_json: bool) -> None:
+    """Say what PACKAGE (a directory or a file) is and what it declares."""
+    files = [_facts(path) for path in _files(package)]
+    if as_json:
+        print_json({"package": package, "files": files})
+        return
+    for i, facts in enumerate(files):
+        if i:
+            click.echo()
+        print_facts({key: _shown(value) for key, value in facts.items() if value is not None})
+
+
+def _files(package: str) -> list[Path]:
+    path = sources.local_path(package)
+    if path is None:
+        raise sources.missing(package)
+    if not path.is_dir():
+        return [path]
+    found = [path / name for name in (sources.LM_FILE, sources.CODEC_FILE) if (path / name).is_file()]
+    if not found:
+        try:
+            sources.find_file(path, sources.LM_FILE)
+        except SourceError as error:
+            raise SourceError(
+                str(error).replace(sources.LM_FILE, f"{sources.LM_FILE} or {sources.CODEC_FILE}")
+            ) from None
+    return found
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    file = read_package_file(path)
+    header = file.header
+    facts: dict[str, Any] = {
+        "file": str(path),
+        "is": {"lm": "language model", "codec": "codec", "reference": "reference to a codec"}[header.role],
+        "container": header.container,
+        "exported_by": header.version,
+    }
+    if header.role == "reference":
+        facts["refers_to"] = header.reference
+    else:
+        facts["tensors"] = len(header.tensors)
+        facts["megabytes"] = round(header.num_bytes / 1e6, 3)
+        facts["dtypes"] = sorted({tensor.dtype for tensor in header.tensors.values()})
+    return facts | _declared(file)
+
+
+def _declared(file: PackageFile) -> dict[str, Any]:
+    try:
+        if file.header.role != "lm":
+            return resolve_codec(file).spec.to_dict()
+        config = read_lm_config(file.header)
+    except CodecbayError as error:
+        return {"problem": str(error)}
+    return {
+        **config.spec.to_dict(),
+        "pattern": config.pattern.name,
+        "conditioners": {name: conditioner.model for name, conditioner in config.conditioners.items()},
+        "dim": config.transformer.dim,
+        "num_layers": config.transformer.num_layers,
+        "num_heads": config.transformer.num_heads,
+    }
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} ({inner})" for key, inner in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        if len(set(value)) == 1 and len(value) > 1:
+            return f"{value[0]} x {len(value)}"
+        return ranges(tuple(value))
+    return str(value)
+
+
+@click.command()
+@click.argument("package")
+@click.option("--codec", help="Another codec than the package's own: a package, or a published codec's name.")
+@num_codebooks_option
+@json_option
+def check(package: str, codec: str | None, num_codebooks: int | None, as_json: bool) -> None:
+    """Say whether a codec fits under the language model of PACKAGE.
+
+    Exit code 0 if it does, 1 if not.
+    """
+    report = check_pair(package, codec, num_codebooks)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo(str(report))
+    sys.exit(0 if report.ok else 1)
