@@ -16,9 +16,10 @@ from typing import IO, Any
 from codecbay.errors import PackageError, UnsafePickleError
 from codecbay.package.pickles import ITEM_SIZES, StorageStub, load_stub
 
-MAX_PICKLE = 16 << 20  # bytes; the pickle of the largest published package has under 200 kB
-MAX_RECORDS = 200_000
-_LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+# The pickle of the largest published package has under 200 kB; a hostile one makes a hundred times its size of objects.
+MAX_PICKLE = 2 << 20  # bytes
+MAX_READ = 4 << 20  # bytes at once; what the zip reader may take for an archive's directory, which has under 100 kB
+_LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a number, in a pickle of its own
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself: run 'git lfs pull'"),
@@ -74,12 +75,12 @@ def read_container(path: Path) -> Container:
         if not path.is_file():
             raise PackageError(f"{path}: not a file.")
         size = path.stat().st_size
-        with path.open("rb") as stream:
+        with _File(io.FileIO(path)) as stream:
             start = stream.read(64)
             if start.startswith(b"PK\x03\x04"):
                 return _read_zip(path, stream, size)
-            if start.startswith(_LEGACY_MAGIC):
-                stream.seek(len(_LEGACY_MAGIC))
+            if start.startswith(b"\x80") and _LEGACY_MAGIC in start:
+                stream.seek(0)
                 return _read_legacy(path, stream, size)
     except OSError as error:
         raise PackageError(f"{path}: cannot be read: {error.strerror or error}.") from None
@@ -101,8 +102,18 @@ def _damaged(path: Path, problem: str) -> PackageError:
     return PackageError(f"{path}: the file is damaged: {problem}. Fetch or export it again.")
 
 
+class _File(io.BufferedReader):
+    """A file that gives no reader more than ``MAX_READ`` bytes at once, whatever sizes it declares."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(MAX_READ + 1 if size is None or size < 0 else min(size, MAX_READ + 1))
+        if len(data) > MAX_READ:
+            raise ValueError(f"a part of it is larger than {MAX_READ >> 20} MiB")
+        return data
+
+
 class _Bounded:
-    """Feeds a pickle from a stream, up to ``MAX_PICKLE`` bytes in all."""
+    """Feeds pickles from a stream, up to ``MAX_PICKLE`` bytes in all."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -123,9 +134,9 @@ class _Bounded:
         return line
 
 
-def _unpickle(path: Path, stream: IO[bytes]) -> Any:
+def _unpickle(path: Path, stream: _Bounded) -> Any:
     try:
-        return load_stub(_Bounded(stream))
+        return load_stub(stream)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: the pickle inside was refused: {error}.") from None
 
@@ -136,9 +147,18 @@ def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
     except Exception as error:  # the zip reader fails in a dozen ways on damaged archives
         raise _damaged(path, f"{error}" or type(error).__name__) from None
     entries = archive.infolist()
+    for entry in entries:
+        name = entry.filename[:100]
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise PackageError(
+                f"{path}: the record {name!r} is compressed; torch.save never does that. "
+                "Save the package again with torch.save."
+            )
+        if entry.flag_bits & 1:
+            raise PackageError(f"{path}: the record {name!r} is encrypted.")
+        if entry.header_offset < 0 or entry.header_offset + entry.file_size > size:
+            raise _damaged(path, f"the record {name!r} lies outside the file")
     records = {entry.filename: entry for entry in entries}
-    if len(entries) > MAX_RECORDS:
-        raise PackageError(f"{path}: the archive has {len(entries)} records; at most {MAX_RECORDS} are read.")
     if len(records) != len(entries):
         raise _damaged(path, "two records have one name")
     tops = [name[: -len("/data.pkl")] for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -149,24 +169,17 @@ def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
     if order is not None and order.file_size <= 16 and _content(path, archive, order) != b"little":
         raise PackageError(f"{path}: the tensors are stored big-endian; save them on a little-endian machine.")
 
-    blocks: dict[str, Block] = {}
-    for name, entry in records.items():
-        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-            raise PackageError(
-                f"{path}: the record '{name}' is compressed; torch.save never does that. "
-                "Save the package again with torch.save."
-            )
-        if entry.flag_bits & 1:
-            raise PackageError(f"{path}: the record '{name}' is encrypted.")
-        if entry.file_size < 0 or entry.header_offset < 0 or entry.header_offset + entry.file_size > size:
-            raise _damaged(path, f"the record '{name}' lies outside the file")
-        if name.startswith(f"{prefix}/data/"):
-            # The offset of the content stands in the record's own header; weights.py asks for it when it reads.
-            blocks[name[len(prefix) + 6 :]] = Block(entry.header_offset, entry.file_size, entry.CRC)
+    data = f"{prefix}/data/"
+    blocks = {
+        # The offset of the content stands in the record's own header; weights.py asks for it when it reads.
+        name.removeprefix(data): Block(entry.header_offset, entry.file_size, entry.CRC)
+        for name, entry in records.items()
+        if name.startswith(data)
+    }
     pickle_entry = records[f"{prefix}/data.pkl"]
     if pickle_entry.file_size > MAX_PICKLE:
         raise UnsafePickleError(f"{path}: the pickle inside is larger than {MAX_PICKLE >> 20} MiB.")
-    root = _unpickle(path, io.BytesIO(_content(path, archive, pickle_entry)))
+    root = _unpickle(path, _Bounded(io.BytesIO(_content(path, archive, pickle_entry))))
     return Container("zip", root, blocks)
 
 
@@ -192,14 +205,14 @@ def content_offset(stream: IO[bytes], block: Block) -> int:
 
 
 def _read_legacy(path: Path, stream: IO[bytes], size: int) -> Container:
-    protocol = _unpickle(path, stream)
-    system = _unpickle(path, stream)
+    pickles = _Bounded(stream)
+    _, protocol, system = (_unpickle(path, pickles) for _ in range(3))
     if protocol != 1001:
-        raise PackageError(f"{path}: written with protocol {str(protocol)[:20]} of torch.save; only 1001 is known.")
+        raise PackageError(f"{path}: written with a protocol of torch.save that is not known; only 1001 is.")
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise PackageError(f"{path}: the tensors are stored big-endian; save them on a little-endian machine.")
-    root = _unpickle(path, stream)
-    keys = _unpickle(path, stream)
+    root = _unpickle(path, pickles)
+    keys = _unpickle(path, pickles)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise _damaged(path, "the list of its storages is not one")
     item_sizes = {s.key: ITEM_SIZES[s.dtype] for s in _storages(root)}

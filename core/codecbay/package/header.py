@@ -19,10 +19,21 @@ FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor's shape and dtype (by torch's name, such as ``float16``)."""
+    """A tensor.
+
+    Attributes:
+        shape: its sizes.
+        dtype: by torch's name, such as ``float16``.
+        block: key of the block that holds its elements.
+        offset: of its first element in the block, in elements.
+        stride: steps between elements in each dimension, in elements.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    block: str
+    offset: int
+    stride: tuple[int, ...]
 
     @property
     def numel(self) -> int:
@@ -39,7 +50,7 @@ class Header:
         container: ``zip`` or ``legacy``.
         role: ``lm``, ``codec``, or ``reference`` to a published codec.
         config: the parsed ``xp.cfg``; empty for a reference.
-        tensors: name, shape and dtype of every tensor in ``best_state``.
+        tensors: every tensor in ``best_state``, by name.
         reference: the name of the published codec, for a reference.
         version: of the program that exported the file, where it is recorded.
         blocks: where the tensors' bytes lie.
@@ -71,10 +82,11 @@ def read_header(path: Path) -> Header:
     if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
         raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
     version = root.get("version")
+    known = isinstance(version, str) and len(version) <= 64 and version.isprintable()
     common = {
         "path": path,
         "container": container.kind,
-        "version": version if isinstance(version, str) else None,
+        "version": version if known else None,
         "blocks": MappingProxyType(container.blocks),
     }
     if "pretrained" in root:
@@ -119,9 +131,9 @@ def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> 
     for name, stub in state.items():
         if not isinstance(stub, TensorStub):
             raise PackageError(f"{path}: '{name}' in best_state is a {type(stub).__name__}, not a tensor.")
-        info = TensorInfo(stub.shape, stub.storage.dtype)
+        info = TensorInfo(stub.shape, stub.storage.dtype, stub.storage.key, stub.offset, stub.stride)
         item = ITEM_SIZES[info.dtype]
-        block = blocks.get(stub.storage.key)
+        block = blocks.get(info.block)
         last = stub.offset + sum((n - 1) * s for n, s in zip(stub.shape, stub.stride, strict=True))
         if block is None:
             raise PackageError(f"{path}: the data of the tensor '{name}' is missing from the file.")

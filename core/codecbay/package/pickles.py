@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from codecbay.errors import UnsafePickleError
@@ -32,6 +32,7 @@ ITEM_SIZES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int16": 2,
     "int8": 1, "uint8": 1, "bool": 1, "complex64": 8, "complex128": 16,
 }  # fmt: skip
+_MAX_DIMS = 64  # as in torch
 
 
 @dataclass(frozen=True)
@@ -53,21 +54,12 @@ class TensorStub:
     stride: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class NumpyScalar:
-    """A number that numpy pickled; its value is not needed."""
-
-    dtype: str
+class NumpyStub:
+    """Stands for a number that numpy pickled, and for its dtype; what they are is not needed."""
 
 
 class StubDict(dict[Any, Any]):
     """Stands for ``OrderedDict``, whose instances may carry attributes (``state_dict()._metadata``)."""
-
-
-@dataclass
-class _Dtype:
-    name: str
-    state: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -80,8 +72,10 @@ class _RebuildTensor:
 
     def __call__(self, storage: Any, offset: Any, shape: Any, stride: Any, *_unused: Any) -> TensorStub:
         def counts(values: Any) -> tuple[int, ...]:
-            if type(values) is not tuple or any(type(v) is not int or v < 0 for v in values):
+            if type(values) is not tuple or any(type(v) is not int or not 0 <= v < 1 << 63 for v in values):
                 raise UnsafePickleError("a tensor's shape, stride or offset is not made of whole numbers")
+            if len(values) > _MAX_DIMS:
+                raise UnsafePickleError(f"a tensor has {len(values)} dimensions")
             return values
 
         if not isinstance(storage, StorageStub):
@@ -111,12 +105,12 @@ def _ordered_dict(*items: Any) -> StubDict:
     return StubDict()
 
 
-def _dtype(name: Any = None, *_unused: Any) -> _Dtype:
-    return _Dtype(str(name)[:32])
+def _numpy(*_unused: Any) -> NumpyStub:
+    return NumpyStub()
 
 
-def _scalar(dtype: Any = None, *_unused: Any) -> NumpyScalar:
-    return NumpyScalar(dtype.name if isinstance(dtype, _Dtype) else "unknown")
+def _size(values: Any = (), *_unused: Any) -> Any:
+    return values
 
 
 class BinaryStream(Protocol):
@@ -133,9 +127,10 @@ _CALLABLES: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor"): _RebuildTensor(),
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("_codecs", "encode"): _encode,
-    ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("torch", "Size"): _size,
+    ("numpy", "dtype"): _numpy,
+    ("numpy.core.multiarray", "scalar"): _numpy,
+    ("numpy._core.multiarray", "scalar"): _numpy,
     ("torch.storage", "UntypedStorage"): _StorageType("uint8"),
     **{("torch", name): _StorageType(dtype) for name, dtype in STORAGE_DTYPES.items()},
 }
@@ -170,14 +165,15 @@ class _StubUnpickler(pickle._Unpickler):
                 if module.startswith("omegaconf")
                 else ""
             )
+            wanted = f"{module}.{name}"
             raise UnsafePickleError(
-                f"it asks for {module}.{name}, which no export package needs; nothing was run{hint}"
+                f"it asks for {wanted[:100]!r}, which no export package needs; nothing was run{hint}"
             ) from None
 
     def persistent_load(self, pid: Any) -> StorageStub:
         if (
             isinstance(pid, tuple)
-            and len(pid) >= 5
+            and (len(pid) == 5 or (len(pid) == 6 and pid[5] is None))  # the sixth once told of a view into another
             and pid[0] == "storage"
             and isinstance(pid[1], _StorageType)
             and isinstance(pid[2], str)
@@ -195,11 +191,9 @@ class _StubUnpickler(pickle._Unpickler):
         self.stack[-1] = func(*args)
 
     def load_build(self) -> None:
-        state = self.stack.pop()
+        self.stack.pop()
         target = self.stack[-1]
-        if isinstance(target, _Dtype):
-            target.state.append(state)
-        elif not isinstance(target, StubDict):  # the attributes of a dictionary say nothing about its tensors
+        if not isinstance(target, (StubDict, NumpyStub)):  # whose attributes say nothing about tensors
             raise UnsafePickleError("it sets the state of something that is not a dictionary; nothing was run")
 
     def load_setitem(self) -> None:

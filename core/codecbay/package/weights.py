@@ -5,8 +5,6 @@ from __future__ import annotations
 import mmap
 import zlib
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,27 +50,34 @@ def _names(names: list[str]) -> str:
 
 
 def load_tensors(header: Header) -> dict[str, Tensor]:
-    """The tensors of a package file, by name, on the CPU; memory-mapped where the container allows it.
+    """The tensors of a package file, by name, on the CPU, memory-mapped.
+
+    They are put together from what the header says of them; the file's pickle is not read a second time.
 
     Raises:
         PackageError: the file cannot be read, or a checksum is wrong.
         WeightsError: a tensor holds NaN or infinity.
     """
-    _verify_checksums(header)
     try:
-        with _numpy_scalars():
-            package = torch.load(
-                str(header.path),
-                map_location="cpu",
-                weights_only=True,
-                mmap=header.container == "zip" or None,
-            )
-        state = {name: package["best_state"][name].detach() for name in header.tensors}
-    except Exception as error:  # torch raises whatever its reader meets
-        raise PackageError(f"{header.path}: torch cannot read it: {' '.join(str(error).split())[:300]}") from None
-    for name, tensor in state.items():
+        starts = _checked_starts(header)
+        whole = torch.UntypedStorage.from_file(str(header.path), False, header.path.stat().st_size)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PackageError(f"{header.path}: cannot be read: {' '.join(str(error).split())[:300]}.") from None
+    storages: dict[str, torch.UntypedStorage] = {}
+    state: dict[str, Tensor] = {}
+    for name, info in header.tensors.items():
+        dtype: torch.dtype = getattr(torch, info.dtype)
+        storage = storages.get(info.block)
+        if storage is None:
+            start = starts[info.block]
+            storage = whole[start : start + header.blocks[info.block].size]
+            if start % dtype.itemsize:
+                storage = storage.clone()
+            storages[info.block] = storage
+        tensor = torch.empty(0, dtype=dtype, device="cpu").set_(storage, info.offset, info.shape, info.stride)
         if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
             raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
+        state[name] = tensor
     return state
 
 
@@ -81,33 +86,19 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
-def _numpy_scalars() -> AbstractContextManager[Any]:
-    # Metadata beside the tensors may hold numpy numbers, pickled by numpy 1 or 2.
-    import numpy as np
-
-    try:
-        from numpy._core.multiarray import scalar
-    except ImportError:  # numpy 1
-        from numpy.core.multiarray import scalar
-    dtypes = [getattr(np.dtypes, name) for name in np.dtypes.__all__] if hasattr(np, "dtypes") else []
-    aliases: list[Any] = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return torch.serialization.safe_globals([*aliases, np.dtype, *dtypes])
-
-
-def _verify_checksums(header: Header) -> None:
-    if header.container != "zip" or not header.blocks:
-        return
+def _checked_starts(header: Header) -> dict[str, int]:
+    """Where the content of each block starts; the checksums are compared on the way, where there are any."""
+    if header.container != "zip":
+        return {key: block.offset for key, block in header.blocks.items()}
+    starts: dict[str, int] = {}
     with header.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         with memoryview(data) as view:
-            for block in header.blocks.values():
-                try:
-                    start = content_offset(stream, block)
-                except ValueError as error:
-                    raise PackageError(f"{header.path}: the file is damaged: {error}.") from None
-                if start + block.size > len(view) or zlib.crc32(view[start : start + block.size]) != block.crc:
-                    raise PackageError(
-                        f"{header.path}: the file is damaged: a checksum is wrong. Fetch or export it again."
-                    )
+            for key, block in header.blocks.items():
+                starts[key] = start = content_offset(stream, block)
+                stop = start + block.size
+                if stop > len(view) or zlib.crc32(view[start:stop]) != block.crc:
+                    raise ValueError("a checksum is wrong; fetch or export it again")
+    return starts
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> None:

@@ -1,0 +1,61 @@
+"""What the documents show works as they show it."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from codecbay.cli import _COMMANDS, main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:warning. provenance:UserWarning")
+def test_the_first_python_block_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    names: dict[str, object] = {}
+    exec(compile(block.group(1), "README.md", "exec"), names)
+    assert list(names["audio"].shape) == [1, 1, 4 * 32000]  # type: ignore[attr-defined]
+
+
+def test_the_readme_shows_every_command_and_every_option_it_shows_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in _COMMANDS:
+        shown = re.findall(rf"^codecbay {name}\b.*$", README, re.MULTILINE)
+        assert shown
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        text = capsys.readouterr().out
+        assert set(re.findall(r"\s(--?[a-z-]+)", shown[0])) <= set(re.findall(r"--?[a-z-]+", text))
+
+
+@pytest.mark.filterwarnings("ignore:warning. provenance:UserWarning")
+def test_the_example_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(ROOT / "examples" / "swap_codec.py"), run_name="__main__")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.wav", "swapped.wav"]
+
+
+@pytest.mark.filterwarnings("ignore:warning. provenance:UserWarning")
+def test_the_example_configuration_assembles() -> None:
+    import codecbay
+
+    model = codecbay.assemble(ROOT / "examples" / "assembly.yaml")
+    assert model.duration == 4.0
+    assert model.compression_model.name.endswith("tiny-codec")
+
+
+def test_every_folder_and_room_is_on_the_map() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    for path in (ROOT / "core" / "codecbay").iterdir():
+        if not path.name.startswith("_") and path.suffix in (".py", ""):
+            assert f"`{path.stem}" in text, path
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
+    for folder in {line.split("/")[0] for line in tracked.splitlines() if "/" in line and not line.startswith(".")}:
+        assert f"{folder}/" in text, folder
