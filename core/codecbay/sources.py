@@ -25,9 +25,11 @@ def local_path(source: str | os.PathLike[str]) -> Path | None:
         raise SourceError(f"Expected the path or name of a package, found {text!r}.")
     if re.match(r"[a-z]+://", text):
         raise SourceError(f"{text}: only local files are read so far. Download the package and give its directory.")
-    path = Path(text).expanduser()
     try:
+        path = Path(text).expanduser()
         return path if path.exists() else None
+    except RuntimeError:  # the home of a user that does not exist
+        return None
     except OSError as error:
         raise SourceError(f"{text[:200]}: {error.strerror}.") from None
 
@@ -64,5 +66,7 @@ def find_file(path: Path, file_name: str) -> Path:
         hint = " It looks like a model in the layout of the transformers library."
     elif any(name.endswith(".th") for name in names):
         hint = " It looks like a training run; export its checkpoint first."
+    if file_name in names:
+        raise SourceError(f"{file}: not a file.")
     shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
     raise SourceError(f"{path}: there is no {file_name} in this directory, only {shown}.{hint}")

@@ -14,12 +14,15 @@ from codecbay.spec import CodecSpec
 
 NORMS = ("none", "weight_norm", "spectral_norm", "time_group_norm")
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
-# The classes of torch.nn that map a tensor to one of the same shape.
-ACTIVATIONS = (
-    "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU",
-    "LogSigmoid", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softplus", "Softshrink",
-    "Softsign", "Tanh", "Tanhshrink", "Threshold",
-)  # fmt: skip
+# The classes of torch.nn that map a tensor to one of the same shape, and the numbers that they take.
+ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
+    "CELU": ("alpha",), "ELU": ("alpha",), "GELU": (), "Hardshrink": ("lambd",), "Hardsigmoid": (), "Hardswish": (),
+    "Hardtanh": ("min_val", "max_val"), "Identity": (), "LeakyReLU": ("negative_slope",), "LogSigmoid": (), "Mish": (),
+    "PReLU": ("num_parameters", "init"), "RReLU": ("lower", "upper"), "ReLU": (), "ReLU6": (), "SELU": (), "SiLU": (),
+    "Sigmoid": (), "Softplus": ("beta", "threshold"), "Softshrink": ("lambd",), "Softsign": (), "Tanh": (),
+    "Tanhshrink": (), "Threshold": ("threshold", "value"),
+}  # fmt: skip
+MAX_WIDTH = 1 << 16  # no layer of a codec has more channels
 
 
 @dataclass(frozen=True)
@@ -115,17 +118,17 @@ def read_config(header: Header) -> EncodecConfig:
     if causal and renormalize:
         raise section.error("renormalize", "is on, which a causal codec cannot do.")
 
-    parts = [_seanet(config, part, len(header.tensors)) for part in ("encoder", "decoder")]
+    encoder, decoder = (_seanet(config, part, len(header.tensors)) for part in ("encoder", "decoder"))
     rvq = config.section("rvq")
     n_q, bins = _rvq(rvq)
-    result = EncodecConfig(sample_rate, channels, renormalize, *parts, n_q, bins)
+    result = EncodecConfig(sample_rate, channels, renormalize, encoder, decoder, n_q, bins)
     _contradictions(config, result)
     _compare_with_tensors(header, rvq, result)
     return result
 
 
 def _rvq(section: Section) -> tuple[int, int]:
-    n_q, bins = section.take_int("n_q", 8), section.take_int("bins", 1024)
+    n_q, bins = section.take_int("n_q", 8, high=1024), section.take_int("bins", 1024)
     for key in (  # of use in training alone
         "q_dropout", "decay", "kmeans_init", "kmeans_iters", "threshold_ema_dead_code", "orthogonal_reg_weight",
         "orthogonal_reg_active_codes_only", "orthogonal_reg_max_codes",
@@ -142,15 +145,15 @@ def _seanet(config: Config, part: str, num_tensors: int) -> SEANetConfig:
     section = Section({**values, **own}, "seanet", config.where)
     default = SEANetConfig()
 
-    def count(key: str, value: int, high: int = 1 << 16, low: int = 1) -> int:
+    def count(key: str, value: int, high: int = MAX_WIDTH, low: int = 1) -> int:
         return section.take_int(key, value, low=low, high=high)
 
     ratios = section.take_ints("ratios", default.ratios, high=1 << 16)
-    layers, lstm = count("n_residual_layers", 3, low=0), count("lstm", 0, low=0)
+    layers, lstm = count("n_residual_layers", 3, low=0, high=64), count("lstm", 0, low=0, high=64)
     if not ratios:
         raise section.error("ratios", "is empty.")
-    for key, number in (("ratios", len(ratios)), ("n_residual_layers", layers), ("lstm", lstm)):
-        if number > num_tensors:
+    for key, number in (("ratios", len(ratios)), ("n_residual_layers", layers * len(ratios)), ("lstm", lstm)):
+        if 4 * number > num_tensors:  # which is the least that they need
             raise section.error(key, f"asks for {number} layers, but the package holds only {num_tensors} tensors.")
     if math.prod(ratios) > 1 << 24:
         raise section.error("ratios", f"makes frames of {str(math.prod(ratios))[:20]} samples.")
@@ -177,6 +180,8 @@ def _seanet(config: Config, part: str, num_tensors: int) -> SEANetConfig:
         trim_right_ratio=(section.take_float("trim_right_ratio", 1.0, low=0.0, high=1.0) if part == "decoder" else 1.0),
     )
     section.finish()
+    if result.n_filters << len(ratios) > MAX_WIDTH:
+        raise section.error("n_filters", f"is {result.n_filters}, too much for {len(ratios)} ratios.")
     if layers and result.compress > result.n_filters:
         raise section.error("compress", f"is {result.compress}, which leaves nothing of {result.n_filters} filters.")
     if layers and result.dilation_base ** (layers - 1) > 1 << 24:
@@ -189,10 +194,17 @@ def _seanet(config: Config, part: str, num_tensors: int) -> SEANetConfig:
 
 
 def _activation(section: Section, key: str, default: Activation) -> Activation:
-    name = section.take_str(key, default.name, choices=ACTIVATIONS)
-    params = section.take_mapping(f"{key}_params", default.params)
-    if not all(isinstance(value, (bool, int, float, str)) for value in params.values()):
-        raise section.error(f"{key}_params", "should hold plain numbers.")
+    name = section.take_str(key, default.name, choices=tuple(ACTIVATIONS))
+    given = section.take_section(f"{key}_params", default.params)
+    params: dict[str, Any] = {}
+    for param in filter(given.has, ACTIVATIONS[name]):
+        whole = param == "num_parameters"
+        params[param] = given.take_int(param, high=MAX_WIDTH) if whole else given.take_float(param)
+    if given.has("inplace"):
+        params["inplace"] = given.take_bool("inplace")
+    if name == "GELU" and given.has("approximate"):
+        params["approximate"] = given.take_str("approximate", choices=("none", "tanh"))
+    given.finish()
     return Activation(name, params)
 
 
@@ -232,7 +244,7 @@ def _contradictions(config: Config, codec: EncodecConfig) -> None:
 def _compare_with_tensors(header: Header, section: Section, codec: EncodecConfig) -> None:
     name = "quantizer.vq.layers.{}._codebook.embed"
     stored = sum(name.format(i) in header.tensors for i in range(len(header.tensors)))
-    if codec.n_q != stored:
+    if codec.n_q != stored or name.format(0) not in header.tensors:
         raise section.error("n_q", f"is {codec.n_q}, but the package holds {stored} codebooks.")
     shape = header.tensors[name.format(0)].shape
     if shape != (codec.bins, codec.encoder.dimension):

@@ -176,7 +176,9 @@ class T5Conditioner(TextConditioner):
         if self.t5.device != self.device:
             self.t5.to(self.device)
         mask = mask.to(self.device)
-        with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
+        # Also in generation, as in AudioCraft: with gradients torch takes another attention kernel, and its
+        # rounding can tip a sampled token.
+        with torch.set_grad_enabled(self.finetune):
             encoded = self.t5(input_ids=inputs["input_ids"].to(self.device), attention_mask=mask).last_hidden_state
         return self.output_proj(encoded.to(self.output_proj.weight)) * mask.unsqueeze(-1), mask
 

@@ -6,6 +6,7 @@ Key names, defaults and meaning are AudioCraft's (``transformer_lm``, ``codebook
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from codecbay.spec import LMSpec
 FUSE_METHODS = ("sum", "cross", "prepend", "ignore", "input_interpolate")
 KINDS = ("musicgen", "audiogen")
 _PATTERNS = ("delay", "parallel", "unroll", "coarse_first", "musiclm")
+_MAX_LAYERS = 1024  # the largest published model has 48
+_NAME = re.compile(r"[\w-]+")  # torch refuses a dot
 _PROBABILITY = {"low": 0.0, "high": 1.0}
 
 
@@ -153,12 +156,16 @@ def read_lm_config(header: Header) -> LMConfig:
     transformer = config.section("transformer_lm")
     guidance = config.section("classifier_free_guidance", optional=True)
     fuser = _fuser(config.section("fuser"))
-    n_q = transformer.take_int("n_q", 8)
+    conditioners = _conditioners(config, fuser)
+    crossed = bool(fuser.methods.get("cross"))
+    if crossed and all(fuser.method_of(name) != "cross" for name in conditioners):
+        raise config.section("fuser").error("cross", "names no conditioner, so that there is nothing to attend to.")
+    n_q = transformer.take_int("n_q", 8, high=_MAX_LAYERS)
     card = transformer.take_int("card", 1024)
     bias_proj = transformer.take_bool("bias_proj", True)
     two_step_cfg = transformer.take_bool("two_step_cfg", False)
     q_modeling = transformer.take("q_modeling", None)
-    shape = _transformer(transformer, bool(fuser.methods.get("cross")))
+    shape = _transformer(transformer, crossed)
     _compare_with_tensors(header, transformer, n_q, card, shape)
 
     result = LMConfig(
@@ -168,7 +175,7 @@ def read_lm_config(header: Header) -> LMConfig:
         transformer=shape,
         pattern=_pattern(config, n_q, q_modeling),
         fuser=fuser,
-        conditioners=_conditioners(config, fuser),
+        conditioners=conditioners,
         max_duration=config.section("dataset").take_float("segment_duration", above=0.0, high=86_400.0),
         bias_proj=bias_proj,
         cfg_coef=guidance.take_float("inference_coef", 1.0),
@@ -213,7 +220,7 @@ def _transformer(section: Section, crossed: bool) -> TransformerConfig:
     result = TransformerConfig(
         dim=dim,
         num_heads=num_heads,
-        num_layers=section.take_int("num_layers"),
+        num_layers=section.take_int("num_layers", high=_MAX_LAYERS),
         dim_feedforward=max(int(hidden_scale * dim), 1),
         norm_first=section.take_bool("norm_first", False),
         activation=section.take_str("activation", "relu"),
@@ -389,6 +396,8 @@ def _conditioners(config: Config, fuser: FuserConfig) -> dict[str, ConditionerCo
     section.take("args", None)  # how conditions are mixed in training
     for name in section.rest():
         entry = section.take_section(name)
+        if not _NAME.fullmatch(name):
+            raise section.error(name, "is no name for a conditioner: letters, digits, '_' and '-' make one.")
         model = entry.take_str("model")
         result[name] = ConditionerConfig(model, entry.take_section(model))
         if fuser.method_of(name) is None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor
@@ -99,6 +103,19 @@ def spacy_words(*, what: str) -> Words:
     return words
 
 
+def _hub_is_out_of_reach() -> bool:
+    """Whether the Hub's host has no address here; asking it anyway would take half a minute of retries."""
+    if getproxies():
+        return False
+    from huggingface_hub import constants
+
+    try:
+        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
+    except OSError:
+        return True
+    return False
+
+
 def load_t5(path: str, *, weights: bool = True) -> tuple[Any, Any]:
     """The tokenizer and the encoder of a T5 model.
 
@@ -116,23 +133,27 @@ def load_t5(path: str, *, weights: bool = True) -> tuple[Any, Any]:
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    cached: dict[str, Any] = {"local_files_only": not Path(path).is_dir() and _hub_is_out_of_reach()}
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, **cached)
         if config.model_type not in ("t5", "mt5"):
             raise UnresolvedReferenceError(
                 f"The text encoder '{path}' is a model of type '{config.model_type}', expected t5."
             )
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, **cached)
         if not weights:
             with torch.device("meta"):
                 return tokenizer, T5EncoderModel(config)
-        loaded: Any = T5EncoderModel.from_pretrained(path, config=config, output_loading_info=True, dtype=torch.float32)
+        loaded: Any = T5EncoderModel.from_pretrained(
+            path, config=config, output_loading_info=True, dtype=torch.float32, **cached
+        )
     except UnresolvedReferenceError:
         raise
     except Exception as error:  # transformers and the Hub's client raise a dozen kinds
         reason = " ".join(str(error).split())[:300]
         raise UnresolvedReferenceError(
-            f"The text encoder '{path}' cannot be loaded by transformers {transformers.__version__}: {reason}"
+            f"The text encoder '{path}' cannot be loaded by transformers {transformers.__version__}: {reason} "
+            "Name a directory that holds it with text_encoder= (--text-encoder)."
         ) from error
     finally:
         logging.set_verbosity(verbosity)

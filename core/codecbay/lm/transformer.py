@@ -243,15 +243,13 @@ class Layer(nn.Module):
             x = x + self.layer_scale_1(self.dropout(self.self_attn(self.norm1(x), state, cache)))
             if self.cross_attention is not None:
                 x = x + self.layer_scale_cross(self._cross_block(self.norm_cross(x), cross, cache))
-            x = x + self.layer_scale_2(self._feed_forward(self.norm2(x)))
-            return x
+            return x + self.layer_scale_2(self._feed_forward(self.norm2(x)))  # type: ignore[no-any-return]
         source = x
         x = self.norm1(x + self.layer_scale_1(self.dropout(self.self_attn(x, state, cache))))
         if self.cross_attention is not None:
             # In AudioCraft's post-norm layers the queries come from what entered the layer.
             x = self.norm_cross(x + self.layer_scale_cross(self._cross_block(source, cross, cache)))
-        x = self.norm2(x + self.layer_scale_2(self._feed_forward(x)))
-        return x
+        return self.norm2(x + self.layer_scale_2(self._feed_forward(x)))  # type: ignore[no-any-return]
 
     def _cross_block(self, x: Tensor, cross: Tensor | None, cache: LayerCache | None) -> Tensor:
         assert self.cross_attention is not None

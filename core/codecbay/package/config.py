@@ -21,6 +21,7 @@ MAX_DEPTH = 50
 MAX_ALIASES = 64
 MAX_NODES = 50_000
 MAX_EXPANDED = 20_000  # values that interpolation may visit, so that doubling cannot explode
+MAX_NUMBER = 64  # characters; what is longer is text, however many digits it has
 MAX_SIZE = 1 << 24  # no size of a model is larger
 
 _REQUIRED: Any = object()
@@ -35,7 +36,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*(?:[eE][-+]?[0-9]+)|\.[0-9_]+(?:[eE][-+]?[0-9]+)?)$"),
     list("-+0123456789."),
 )
-_SCALAR_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}
+_PLAIN = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float")}
 
 
 def parse_yaml(text: str) -> Any:
@@ -46,15 +47,17 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > MAX_TEXT:
         raise ConfigError(f"The configuration has {len(text)} characters; at most {MAX_TEXT} are read.")
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         return _build(loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"The configuration is not valid YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, OverflowError) as error:  # dates, sexagesimals and the like that cannot be
+    except ValueError as error:  # numbers that are none, such as 0o8; text that is not Unicode
         raise ConfigError(f"The configuration holds a value that cannot be read: {error}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 @dataclass
@@ -107,12 +110,11 @@ def _build(loader: Any) -> Any:
                 anchors[event.anchor] = value
             stack[-1].put(value)
         elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
-            mapping = isinstance(event, yaml.MappingStartEvent)
-            if event.tag not in (None, "!", f"tag:yaml.org,2002:{'map' if mapping else 'seq'}"):
-                raise ConfigError(f"The configuration uses the YAML tag {event.tag!r}; tags are refused.")
+            _refuse_tag(event.tag)
             if len(stack) > MAX_DEPTH:
                 raise ConfigError(f"The configuration nests deeper than {MAX_DEPTH} levels.")
-            stack.append(_Frame({} if mapping else [], event.anchor))
+            container: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+            stack.append(_Frame(container, event.anchor))
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             frame = stack.pop()
             if frame.anchor:  # only now, so that no value can contain itself
@@ -124,19 +126,22 @@ def _build(loader: Any) -> Any:
 
 
 def _scalar(loader: Any, event: yaml.ScalarEvent) -> Any:
-    if event.tag in (None, "!"):
-        tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-    else:
-        tag = event.tag
-        if tag not in _SCALAR_TAGS:
-            raise ConfigError(f"The configuration uses the YAML tag {tag!r}; tags are refused.")
-    if tag not in _SCALAR_TAGS:  # a date, or the '=' and '<<' of old YAML: kept as the text that was written
+    _refuse_tag(event.tag)
+    if len(event.value) > MAX_NUMBER:
+        return event.value
+    tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+    if tag not in _PLAIN:  # text; or a date, or the '=' and '<<' of old YAML: kept as it was written
         return event.value
     return loader.construct_object(yaml.ScalarNode(tag, event.value))
 
 
+def _refuse_tag(tag: str | None) -> None:
+    if tag not in (None, "!"):
+        raise ConfigError(f"The configuration uses the YAML tag {tag[:100]!r}; tags are refused.")
+
+
 # ${a.b}: a path of keys, absolute or (with leading dots) relative. ${name:...} would call a resolver.
-_INTERPOLATION = re.compile(r"\$\{\s*([^${}]*?)\s*\}")
+_INTERPOLATION = re.compile(r"\$\{([^${}]*)\}")
 _MAX_STRING = 1 << 16
 
 
@@ -180,8 +185,10 @@ class Config(Mapping[str, Any]):
     def __contains__(self, path: object) -> bool:
         try:
             self[str(path)]
-        except (KeyError, ConfigError):
+        except KeyError:
             return False
+        except ConfigError:  # it is there, though it cannot be resolved
+            return True
         return True
 
     def __iter__(self) -> Iterator[str]:
@@ -196,14 +203,9 @@ class Config(Mapping[str, Any]):
         Raises:
             ConfigError: there is none, or it is no mapping.
         """
-        value = self.get(path)
-        if value is None and (optional or path in self):
-            value = {}
-        if value is None:
+        if not optional and path not in self:
             raise ConfigError(f"{self.where}: the section '{path}' is missing.{nearest(path, self._root)}")
-        if not isinstance(value, dict):
-            raise ConfigError(f"{self.where}: '{path}' should be a mapping, found {_kind(value)}.")
-        return Section(value, path, self.where)
+        return self.top().take_section(path, None)
 
     def top(self) -> Section:
         """The whole configuration as a section; only what is taken from it is resolved."""
@@ -218,6 +220,7 @@ class _Resolver:
         self._where = where
         self._budget = MAX_EXPANDED
         self._active: set[tuple[str, ...]] = set()
+        self._depth = 0
 
     def at(self, path: list[str]) -> Any:
         node: Any = self._root
@@ -226,7 +229,7 @@ class _Resolver:
                 node = self._resolve(node, path[:depth])
             if isinstance(node, dict) and key in node:
                 node = node[key]
-            elif isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+            elif isinstance(node, list) and key.isdecimal() and len(key) < 9 and int(key) < len(node):
                 node = node[int(key)]
             else:
                 raise KeyError(".".join(path))
@@ -234,53 +237,55 @@ class _Resolver:
 
     def _resolve(self, value: Any, path: list[str]) -> Any:
         self._budget -= 1
-        if self._budget < 0:
+        if self._budget < 0 or self._depth > 2 * MAX_DEPTH:
             raise ConfigError(f"{self._where}: interpolation makes the configuration too large.")
-        if isinstance(value, dict):
-            return {key: self._resolve(child, [*path, str(key)]) for key, child in value.items()}
-        if isinstance(value, list):
-            return [self._resolve(child, [*path, str(i)]) for i, child in enumerate(value)]
-        if isinstance(value, str) and "${" in value:
-            place = tuple(path)
-            if place in self._active or len(self._active) > MAX_DEPTH:
-                raise ConfigError(f"{self._where}: '{'.'.join(path)}' refers to itself through '{value[:80]}'.")
-            self._active.add(place)
-            try:
-                return self._interpolate(value, path)
-            finally:
-                self._active.discard(place)
-        return value
+        self._depth += 1
+        try:
+            if isinstance(value, dict):
+                return {key: self._resolve(child, [*path, str(key)]) for key, child in value.items()}
+            if isinstance(value, list):
+                return [self._resolve(child, [*path, str(i)]) for i, child in enumerate(value)]
+            return self._interpolate(value, path) if isinstance(value, str) and "${" in value else value
+        finally:
+            self._depth -= 1
 
     def _interpolate(self, text: str, path: list[str]) -> Any:
-        while True:
-            match = _INTERPOLATION.search(text)
-            if match is None:
-                return text
+        place = tuple(path)
+        if place in self._active:
+            raise ConfigError(f"{self._where}: '{_name(path)}' refers to itself through '{text[:80]}'.")
+        self._active.add(place)
+        while match := _INTERPOLATION.search(text):
             self._budget -= 1
-            found = self._look_up(match.group(1), path)
+            found = self._look_up(match.group(1).strip(), path)
             if match.span() == (0, len(text)):
-                return found
+                break
             if isinstance(found, (dict, list)):
                 raise ConfigError(f"{self._where}: '{text[:80]}' puts {_kind(found)} inside a text.")
-            if str(found).find("${") >= 0 or len(text) > _MAX_STRING or self._budget < 0:
+            if "${" in str(found) or len(text) > _MAX_STRING or self._budget < 0:
                 raise ConfigError(f"{self._where}: '{text[:80]}' does not come to an end.")
             text = text[: match.start()] + str(found) + text[match.end() :]
+        else:
+            found = text
+        self._active.discard(place)
+        return found
 
     def _look_up(self, inner: str, path: list[str]) -> Any:
         if ":" in inner:
             raise ConfigError(
-                f"{self._where}: '{'.'.join(path)}' needs '${{{inner[:60]}}}', but nothing outside the "
+                f"{self._where}: '{_name(path)}' needs '${{{inner[:60]}}}', but nothing outside the "
                 "configuration (environment, resolvers) is ever looked up. Write the value itself."
             )
         keys = inner.replace("[", ".").replace("]", "")
         dots = len(keys) - len(keys.lstrip("."))
-        target = (path[: len(path) - dots] if dots else []) + keys.lstrip(".").split(".")
+        target = (path[:-dots] if dots else []) + keys.lstrip(".").split(".")
         try:
             return self.at(target)
         except KeyError:
-            raise ConfigError(
-                f"{self._where}: '{'.'.join(path)}' refers to '{inner[:60]}', which is not there."
-            ) from None
+            raise ConfigError(f"{self._where}: '{_name(path)}' refers to '{inner[:60]}', which is not there.") from None
+
+
+def _name(path: list[str]) -> str:
+    return ".".join(path)[:100]
 
 
 class Section:
@@ -298,7 +303,7 @@ class Section:
 
     def error(self, key: str, problem: str) -> ConfigError:
         """An error that names ``key`` and its place."""
-        return ConfigError(f"{self._where}: '{self.name(key)}' {problem}")
+        return ConfigError(f"{self._where}: '{self.name(key)[:100]}' {problem}")
 
     def has(self, key: str) -> bool:
         """Whether ``key`` is there and not null."""
@@ -392,8 +397,10 @@ class Section:
         value = self.take(key, default)
         if value is None:
             return {}
-        if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
+        if not isinstance(value, dict):
             raise self.error(key, f"should be a mapping, found {_kind(value)}.")
+        if not all(isinstance(name, str) for name in value):
+            raise self.error(key, "should map names to values, but not all of its keys are texts.")
         return value
 
     def take_section(self, key: str, default: Any = _REQUIRED) -> Section:

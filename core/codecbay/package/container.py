@@ -16,8 +16,9 @@ from typing import IO, Any
 from codecbay.errors import PackageError, UnsafePickleError
 from codecbay.package.pickles import ITEM_SIZES, StorageStub, load_stub
 
-# The pickle of the largest published package has under 200 kB; a hostile one makes a hundred times its size of objects.
+# The pickle of the largest published package has under 200 kB and 700 tensors, of under 100 reads each.
 MAX_PICKLE = 2 << 20  # bytes
+MAX_READS = 250_000  # of an opcode or its argument: each may take a hundred bytes of memory
 MAX_READ = 4 << 20  # bytes at once; what the zip reader may take for an archive's directory, which has under 100 kB
 _LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a number, in a pickle of its own
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -75,7 +76,7 @@ def read_container(path: Path) -> Container:
         if not path.is_file():
             raise PackageError(f"{path}: not a file.")
         size = path.stat().st_size
-        with _File(io.FileIO(path)) as stream:
+        with path.open("rb") as stream:
             start = stream.read(64)
             if start.startswith(b"PK\x03\x04"):
                 return _read_zip(path, stream, size)
@@ -102,8 +103,8 @@ def _damaged(path: Path, problem: str) -> PackageError:
     return PackageError(f"{path}: the file is damaged: {problem}. Fetch or export it again.")
 
 
-class _File(io.BufferedReader):
-    """A file that gives no reader more than ``MAX_READ`` bytes at once, whatever sizes it declares."""
+class _Sparing(io.BufferedReader):
+    """Gives the zip reader at most ``MAX_READ`` bytes at once, whatever sizes the archive declares."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(MAX_READ + 1 if size is None or size < 0 else min(size, MAX_READ + 1))
@@ -113,16 +114,15 @@ class _File(io.BufferedReader):
 
 
 class _Bounded:
-    """Feeds pickles from a stream, up to ``MAX_PICKLE`` bytes in all."""
+    """Feeds pickles from a stream, up to ``MAX_PICKLE`` bytes and ``MAX_READS`` reads in all."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._left = MAX_PICKLE
+        self._bytes = MAX_PICKLE
+        self._reads = MAX_READS
 
     def read(self, size: int, /) -> bytes:
-        if not 0 <= size <= self._left:
-            raise UnsafePickleError(f"its pickle is larger than {MAX_PICKLE >> 20} MiB")
-        self._left -= size
+        self._count(size)
         data = self._stream.read(size)
         if len(data) < size:
             raise UnsafePickleError("its pickle is cut short")
@@ -130,8 +130,14 @@ class _Bounded:
 
     def readline(self) -> bytes:
         line = self._stream.readline(1 << 16)
-        self._left -= len(line)
+        self._count(len(line))
         return line
+
+    def _count(self, size: int) -> None:
+        self._bytes -= size
+        self._reads -= 1
+        if size < 0 or self._bytes < 0 or self._reads < 0:
+            raise UnsafePickleError(f"its pickle is larger than {MAX_PICKLE >> 20} MiB or {MAX_READS} steps")
 
 
 def _unpickle(path: Path, stream: _Bounded) -> Any:
@@ -141,9 +147,9 @@ def _unpickle(path: Path, stream: _Bounded) -> Any:
         raise UnsafePickleError(f"{path}: the pickle inside was refused: {error}.") from None
 
 
-def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
+def _read_zip(path: Path, stream: io.BufferedReader, size: int) -> Container:
     try:
-        archive = zipfile.ZipFile(stream)
+        archive = zipfile.ZipFile(_Sparing(stream.raw))
     except Exception as error:  # the zip reader fails in a dozen ways on damaged archives
         raise _damaged(path, f"{error}" or type(error).__name__) from None
     entries = archive.infolist()

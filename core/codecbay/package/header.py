@@ -83,7 +83,7 @@ def read_header(path: Path) -> Header:
         raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
     version = root.get("version")
     known = isinstance(version, str) and len(version) <= 64 and version.isprintable()
-    common = {
+    common: dict[str, Any] = {
         "path": path,
         "container": container.kind,
         "version": version if known else None,

@@ -152,6 +152,10 @@ class _StubUnpickler(pickle._Unpickler):
     The pure one, because its memo is a dictionary: in C, one opcode can make it allocate gigabytes.
     """
 
+    read: Callable[[int], bytes]
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
     dispatch = {  # noqa: RUF012
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES
     }
@@ -182,6 +186,9 @@ class _StubUnpickler(pickle._Unpickler):
         ):
             return StorageStub(pid[2], pid[1].dtype, pid[4])
         raise UnsafePickleError("a storage is described in a way that torch.save never writes")
+
+    def load_frame(self) -> None:
+        self.read(8)  # a hint for buffering; what the frame holds follows as if there was none
 
     def load_reduce(self) -> None:
         args = self.stack.pop()
@@ -233,6 +240,7 @@ class _StubUnpickler(pickle._Unpickler):
 
 
 _OVERRIDES: dict[str, Callable[[Any], None]] = {
+    "FRAME": _StubUnpickler.load_frame,
     "REDUCE": _StubUnpickler.load_reduce,
     "BUILD": _StubUnpickler.load_build,
     "SETITEM": _StubUnpickler.load_setitem,

@@ -14,6 +14,7 @@ from codecbay.package.container import content_offset
 from codecbay.package.header import FLOATS, Header
 
 _SHOWN = 5  # names listed of a kind of mismatch
+_ALIGNMENT = 16  # bytes; the widest element has as many
 
 
 def check_tensors(header: Header, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -61,7 +62,9 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
     try:
         starts = _checked_starts(header)
         whole = torch.UntypedStorage.from_file(str(header.path), False, header.path.stat().st_size)
-    except (OSError, ValueError, RuntimeError) as error:
+    except ValueError as error:
+        raise PackageError(f"{header.path}: the file is damaged: {error}. Fetch or export it again.") from None
+    except (OSError, RuntimeError) as error:
         raise PackageError(f"{header.path}: cannot be read: {' '.join(str(error).split())[:300]}.") from None
     storages: dict[str, torch.UntypedStorage] = {}
     state: dict[str, Tensor] = {}
@@ -71,7 +74,7 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
         if storage is None:
             start = starts[info.block]
             storage = whole[start : start + header.blocks[info.block].size]
-            if start % dtype.itemsize:
+            if start % _ALIGNMENT:
                 storage = storage.clone()
             storages[info.block] = storage
         tensor = torch.empty(0, dtype=dtype, device="cpu").set_(storage, info.offset, info.shape, info.stride)
@@ -91,13 +94,15 @@ def _checked_starts(header: Header) -> dict[str, int]:
     if header.container != "zip":
         return {key: block.offset for key, block in header.blocks.items()}
     starts: dict[str, int] = {}
-    with header.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        with memoryview(data) as view:
-            for key, block in header.blocks.items():
-                starts[key] = start = content_offset(stream, block)
-                stop = start + block.size
-                if stop > len(view) or zlib.crc32(view[start:stop]) != block.crc:
-                    raise ValueError("a checksum is wrong; fetch or export it again")
+    with (
+        header.path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        memoryview(data) as view,
+    ):
+        for key, block in header.blocks.items():
+            starts[key] = start = content_offset(stream, block)
+            if start + block.size > len(view) or zlib.crc32(view[start : start + block.size]) != block.crc:
+                raise ValueError("a checksum is wrong")
     return starts
 
 
