@@ -65,7 +65,7 @@ class Golden:
         """Its model, over the shared codec where it has none of its own."""
         codec = None if self.has_codec else SHARED_CODEC
         model = codecbay.load(self.directory, codec, text_encoder=FIXTURES / "tiny-t5", device="cpu")
-        conditioners = model.lm.condition_provider.conditioners
+        conditioners: Any = model.lm.condition_provider.conditioners
         if "self_wav" in conditioners:  # AudioCraft took the melody from the whole mix, too
             conditioners["self_wav"].separate = lambda wav, rate, target: convert_audio(wav, rate, target, 1)
         return model

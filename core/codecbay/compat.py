@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from codecbay.spec import CodecSpec, LMSpec, ranges
+from codecbay.spec import CodecSpec, LMSpec, facts, ranges
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
@@ -30,14 +30,8 @@ class Finding:
     action: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {
-            "severity": self.severity,
-            "field": self.field,
-            "lm": self.lm,
-            "codec": self.codec,
-            "action": self.action,
-        }
+        """Plain data, as ``--json`` prints it."""
+        return facts(self)
 
     def __str__(self) -> str:
         lm, codec = ("unknown" if value is None else value for value in (self.lm, self.codec))

@@ -24,7 +24,7 @@ from codecbay.errors import (
     UnresolvedReferenceError,
 )
 from codecbay.hookspecs import Backend
-from codecbay.lm.config import LMConfig, PatternConfig, TransformerConfig, read_lm_config
+from codecbay.lm.config import LMConfig, read_lm_config
 from codecbay.package import Config, Header, Package, PackageFile, read_package_file
 from codecbay.plugins import find_backend, get_plugins
 from codecbay.registry import get_registry
@@ -306,14 +306,16 @@ def load(
     """
     import torch
 
+    from codecbay.debug import DEBUG_MODELS, debug_model
     from codecbay.generation import MODEL_CLASSES
     from codecbay.lm.build import build_lm
 
     target = _device(device)
     lm_dtype = _dtype(dtype, torch.float16 if target.type == "cuda" else torch.float32)
     small_dtype = _dtype(codec_dtype, torch.float32)
-    if os.fspath(source) in _DEBUG and sources.local_path(source) is None:
-        return _debug_model(os.fspath(source), target)
+    name = os.fspath(source)
+    if name in DEBUG_MODELS and sources.local_path(name) is None:
+        return debug_model(name, resolve_codec(DEBUG_MODELS[name].codec).build(target, small_dtype), target)
 
     package = open_package(source)
     report, config, resolved = _check(package, codec, num_codebooks)
@@ -372,37 +374,3 @@ def _dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype
     if found is None:
         raise CodecbayError(f"dtype={dtype!r} is not one of {', '.join(names)}.")
     return found
-
-
-# AudioCraft's small random models, which scripts and test suites written for it expect under these names.
-_DEBUG = {"debug": ("musicgen", "debug_compression_model", 30.0)}
-_DEBUG["debug-audiogen"] = ("audiogen", "debug_compression_model_16khz", 10.0)
-
-
-def _debug_model(name: str, device: torch.device) -> GenerativeModel:
-    import torch
-
-    from codecbay.generation import MODEL_CLASSES
-    from codecbay.lm.conditioners import ConditioningProvider, LUTConditioner
-    from codecbay.lm.config import ConditionerConfig, FuserConfig
-    from codecbay.lm.model import LMModel
-    from codecbay.lm.text import WordTokenizer
-    from codecbay.package import Section
-
-    kind, codec_name, max_duration = _DEBUG[name]
-    codec = resolve_codec(codec_name).build(device, torch.float32)
-    dim, num_bins = 16, 128
-    transformer = TransformerConfig(dim=dim, num_heads=4, num_layers=2, dim_feedforward=4 * dim, cross_attention=True)
-    config = LMConfig(
-        kind=kind,
-        n_q=4,
-        card=400,
-        transformer=transformer,
-        pattern=PatternConfig("delay"),
-        fuser=FuserConfig({"cross": ("description",)}),
-        conditioners={"description": ConditionerConfig("lut", Section({}, "", ""))},
-        max_duration=max_duration,
-    )
-    words = LUTConditioner(num_bins, dim, dim, WordTokenizer(num_bins))
-    lm = LMModel(config, ConditioningProvider({"description": words})).to(device)
-    return MODEL_CLASSES[kind](name, codec, lm)

@@ -17,6 +17,7 @@ import pluggy
 
 from codecbay.errors import PluginError, nearest
 from codecbay.hookspecs import API_VERSION, Backend, Hooks
+from codecbay.spec import facts
 
 GROUP = "codecbay.plugins"
 ENV = "CODECBAY_PLUGINS"
@@ -46,15 +47,7 @@ class PluginInfo:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` prints it."""
-        return {
-            "name": self.name,
-            "module": self.module,
-            "distribution": self.distribution,
-            "state": self.state,
-            "error": self.error,
-            "backends": list(self.backends),
-            "requires": list(self.requires),
-        }
+        return facts(self)
 
 
 @dataclass

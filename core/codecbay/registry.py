@@ -13,7 +13,7 @@ from typing import Any
 
 from codecbay._resources import builtin_registry
 from codecbay.errors import RegistryError, nearest
-from codecbay.spec import CodecSpec
+from codecbay.spec import CodecSpec, facts
 
 SCHEMA_VERSION = 1
 
@@ -44,16 +44,7 @@ class RegistryEntry:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` prints it."""
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "source": self.source,
-            "licence": self.licence,
-            "aliases": list(self.aliases),
-            "backend": self.backend,
-            "spec": None if self.spec is None else self.spec.to_dict(),
-            "origin": self.origin,
-        }
+        return facts(self)
 
 
 class Registry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -65,19 +65,8 @@ class CodecSpec:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as ``--json`` prints it; the frame rate as a number."""
-        return {
-            "sample_rate": self.sample_rate,
-            "channels": self.channels,
-            "cardinalities": list(self.cardinalities),
-            "frame_size": self.frame_size,
-            "frame_rate": float(self.frame_rate),
-            "num_codebooks": self.num_codebooks,
-            "allowed_num_codebooks": list(self.allowed_num_codebooks),
-            "has_scale": self.has_scale,
-            "can_encode": self.can_encode,
-            "can_decode": self.can_decode,
-        }
+        """Plain data, as ``--json`` prints it."""
+        return facts(self)
 
 
 @dataclass(frozen=True)
@@ -110,18 +99,7 @@ class LMSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` prints it."""
-        return {
-            "kind": self.kind,
-            "cardinality": self.cardinality,
-            "num_codebooks": self.num_codebooks,
-            "max_duration": self.max_duration,
-            "sample_rate": self.sample_rate,
-            "channels": self.channels,
-            "frame_rate": None if self.frame_rate is None else float(self.frame_rate),
-            "stereo": self.stereo,
-            "codec_num_codebooks": self.codec_num_codebooks,
-            "trained_on": self.trained_on,
-        }
+        return facts(self)
 
 
 def ranges(values: tuple[Any, ...]) -> str:
@@ -129,3 +107,18 @@ def ranges(values: tuple[Any, ...]) -> str:
     if len(values) > 2 and isinstance(values[0], int) and values == tuple(range(values[0], values[-1] + 1)):
         return f"{values[0]}..{values[-1]}"
     return ", ".join(map(str, values))
+
+
+def facts(of: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON can hold them: fractions as numbers, tuples as lists."""
+    return {field.name: _plain(getattr(of, field.name)) for field in fields(of)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return facts(value)
+    if isinstance(value, Fraction):
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
