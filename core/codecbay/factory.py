@@ -359,9 +359,9 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as error:
-        raise CodecbayError(f"device={device!r} is none: {error}") from None
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # what torch says of devices that are not there
+        raise CodecbayError(f"device={str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def _dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
