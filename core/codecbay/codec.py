@@ -40,6 +40,7 @@ class Codec(nn.Module, abc.ABC):
     def __init__(self, spec: CodecSpec, name: str) -> None:
         super().__init__()
         self._spec = spec
+        self._fingerprint: str | None = None
         self.name = name
 
     @abc.abstractmethod
@@ -134,6 +135,11 @@ class Codec(nn.Module, abc.ABC):
 
     def fingerprint(self) -> str:
         """A hash of the codebooks and the spec: two codecs with the same one mean the same by their codes."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
         spec = self._spec.to_dict()
         for key in ("num_codebooks", "can_encode", "can_decode"):
             spec.pop(key)

@@ -161,4 +161,5 @@ def random(config: EncodecConfig, name: str, *, device: torch.device, dtype: tor
 def _finish(codec: EncodecCodec, device: torch.device, dtype: torch.dtype) -> EncodecCodec:
     fold_norms(codec)
     codec.requires_grad_(False)
+    codec.fingerprint()  # before dtype rounds the codebooks: the codec is the same one in any precision
     return codec.to(device=device, dtype=dtype).eval()
