@@ -54,6 +54,15 @@ def check_waveform(wav: Tensor, *, channels: int | None = None) -> Tensor:
     return wav
 
 
+def as_batch(wav: Tensor) -> Tensor:
+    """``[C, S]`` or ``[B, C, S]`` as ``[B, C, S]``.
+
+    Raises:
+        AudioError: it is no waveform; see :func:`check_waveform`.
+    """
+    return check_waveform(wav[None] if isinstance(wav, Tensor) and wav.dim() == 2 else wav)
+
+
 def convert_audio(wav: Tensor, from_rate: int, to_rate: int, channels: int) -> Tensor:
     """Change a waveform's sample rate and number of channels.
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from codecbay.audio import check_waveform, convert_audio, resample
+from codecbay.audio import as_batch, convert_audio, resample
 from codecbay.errors import AudioError, CodecbayError, CodeRangeError, PackageError
 from codecbay.spec import CodecSpec
 
@@ -178,7 +179,7 @@ class Codec(nn.Module, abc.ABC):
         return codes.long()
 
     @torch.no_grad()
-    def encode_audio(self, wav: Tensor, sample_rate: int) -> EncodedAudio:
+    def encode_audio(self, wav: Tensor, sample_rate: int, progress: bool = False) -> EncodedAudio:
         """Encode a recording of any sample rate, number of channels and length.
 
         It is resampled, its channels are mixed, and windows of 30 s are encoded one by one, each with a second
@@ -187,16 +188,16 @@ class Codec(nn.Module, abc.ABC):
         Args:
             wav: float ``[C, S]`` or ``[B, C, S]``.
             sample_rate: in Hz.
+            progress: show a progress bar.
 
         Raises:
             AudioError: it is no waveform.
         """
-        batch = wav[None] if wav.dim() == 2 else wav
-        check_waveform(batch)
+        batch = as_batch(wav)
         own = convert_audio(batch.to(self.device), sample_rate, self.sample_rate, self.channels)
         samples = own.shape[-1]
         parts, scales, n = [], [], self._codes_per_frame
-        for first, last, start, end in self._windows(-(-samples // self.frame_size)):
+        for first, last, start, end in self._windows(-(-samples // self.frame_size), progress):
             codes, scale = self.encode(own[..., start * self.frame_size : end * self.frame_size])
             parts.append(codes[..., (first - start) * n : (last - start) * n])
             if scale is not None:
@@ -212,8 +213,12 @@ class Codec(nn.Module, abc.ABC):
         )
 
     @torch.no_grad()
-    def decode_audio(self, encoded: EncodedAudio) -> tuple[Tensor, int]:
+    def decode_audio(self, encoded: EncodedAudio, progress: bool = False) -> tuple[Tensor, int]:
         """Decode a recording.
+
+        Args:
+            encoded: as :meth:`encode_audio` returned it.
+            progress: show a progress bar.
 
         Returns:
             The waveform ``[B, C, S]`` with exactly the samples and channels that were encoded, and its sample
@@ -230,7 +235,7 @@ class Codec(nn.Module, abc.ABC):
             )
         codes = encoded.codes.to(self.device)
         parts, n = [], self._codes_per_frame
-        for i, (first, last, start, end) in enumerate(self._windows(codes.shape[-1] // n)):
+        for i, (first, last, start, end) in enumerate(self._windows(codes.shape[-1] // n, progress)):
             scale = None if encoded.scale is None else encoded.scale[..., i].to(self.device)
             wav = self.decode(codes[..., start * n : end * n], scale)
             parts.append(wav[..., (first - start) * self.frame_size : (last - start) * self.frame_size])
@@ -247,11 +252,12 @@ class Codec(nn.Module, abc.ABC):
     def _codes_per_frame(self) -> int:
         return round(self._spec.frame_rate * self.frame_size / self.sample_rate)
 
-    def _windows(self, frames: int) -> Iterator[tuple[int, int, int, int]]:
+    def _windows(self, frames: int, progress: bool) -> Iterator[tuple[int, int, int, int]]:
         """Windows ``[first, last)`` of frames, and ``[start, end)`` with their surroundings."""
         rate = self.sample_rate / self.frame_size
         window, context = max(round(_WINDOW * rate), 1), round(_CONTEXT * rate)
-        for first in range(0, frames, window):
+        starts = range(0, frames, window)
+        for first in tqdm(starts, unit="window", disable=None if progress else True):
             last = min(first + window, frames)
             yield first, last, max(first - context, 0), min(last + context, frames)
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from codecbay.audio import check_waveform, convert_audio
+from codecbay.audio import as_batch, convert_audio
 from codecbay.codec import Codec
 from codecbay.compat import compare
-from codecbay.errors import CodeRangeError, GenerationError, IncompatibleError
+from codecbay.errors import AudioError, CodeRangeError, GenerationError, IncompatibleError
 from codecbay.lm.conditioners import ConditioningAttributes, WavCondition
 from codecbay.lm.model import LMModel, LMOutput
 from codecbay.lm.sampling import Sampling
@@ -208,9 +208,7 @@ class GenerativeModel:
             AudioError: the prompt is no waveform.
             GenerationError: it is as long as what is to be generated, or there are more or fewer descriptions.
         """
-        prompt = prompt[None] if prompt.dim() == 2 else prompt
-        check_waveform(prompt)
-        prompt = convert_audio(prompt, prompt_sample_rate, self.sample_rate, self.audio_channels)
+        prompt = convert_audio(as_batch(prompt), prompt_sample_rate, self.sample_rate, self.audio_channels)
         attributes = self._attributes([None] * len(prompt) if descriptions is None else descriptions)
         if len(attributes) != len(prompt):
             raise GenerationError(f"There are {len(prompt)} prompts but {len(attributes)} descriptions.")
@@ -358,15 +356,16 @@ class MusicGen(GenerativeModel):
         if "self_wav" not in self.lm.condition_provider.conditioners:
             raise GenerationError(f"The model '{self.name}' takes no melody; use one that was trained with melodies.")
         if isinstance(melody_wavs, Tensor):
-            melody_wavs = list(melody_wavs[None] if melody_wavs.dim() == 2 else melody_wavs)
+            melody_wavs = list(as_batch(melody_wavs))
         attributes = self._attributes(descriptions)
         if len(melody_wavs) != len(attributes):
             raise GenerationError(f"There are {len(melody_wavs)} melodies but {len(attributes)} descriptions.")
         for item, melody in zip(attributes, melody_wavs, strict=True):
             if melody is None:
                 continue
-            check_waveform(melody[None])
-            wav = convert_audio(melody, melody_sample_rate, self.sample_rate, self.audio_channels)
+            if not isinstance(melody, Tensor) or melody.dim() != 2:
+                raise AudioError(f"Each melody has the shape [C, S], found {list(getattr(melody, 'shape', ()))}.")
+            wav = convert_audio(as_batch(melody)[0], melody_sample_rate, self.sample_rate, self.audio_channels)
             item.wav["self_wav"] = WavCondition(wav[None].to(self.device), wav.shape[-1], self.sample_rate)
         return self._generate(attributes, None, None, progress, return_tokens)
 
@@ -419,7 +418,9 @@ class _Progress:
     def __init__(self, callback: ProgressCallback | None, wanted: bool, total: int) -> None:
         self._callback = callback if wanted else None
         self._total = total
-        self._bar: tqdm[Any] | None = tqdm(total=total, unit="frame") if wanted and callback is None else None
+        self._bar: tqdm[Any] | None = (
+            tqdm(total=total, unit="frame", disable=None) if wanted and callback is None else None
+        )
         self.offset = 0
 
     def __call__(self, done: int, to_do: int) -> None:

@@ -26,7 +26,7 @@ def encode(
 
     wav, sample_rate = read_audio(sound)
     model = load_codec(codec, device=device, num_codebooks=num_codebooks)
-    encoded = model.encode_audio(wav, sample_rate)
+    encoded = model.encode_audio(wav, sample_rate, progress=True)
     path = output or sound.with_suffix(".codes")
     encoded.save(path)
     _print(_facts(path, encoded), as_json)
@@ -46,7 +46,7 @@ def decode(codes: Path, codec: str | None, output: Path | None, device: str | No
 
     encoded = EncodedAudio.load(codes)
     model = load_codec(codec or encoded.codec, device=device)
-    wav, sample_rate = model.decode_audio(encoded)
+    wav, sample_rate = model.decode_audio(encoded, progress=True)
     path = output or codes.with_suffix(".wav")
     write_audio(path, wav[0], sample_rate)
     _print(_facts(path, encoded), as_json)
