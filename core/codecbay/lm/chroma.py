@@ -24,10 +24,8 @@ class ChromaExtractor(nn.Module):
         winhop: samples from window to window; a quarter of a window by default.
         argmax: keep only the strongest pitch class of a frame.
         norm: the order of the norm that frames are scaled by.
+        stored_window: the window is part of the state, under AudioCraft's name for it.
     """
-
-    filters: Tensor
-    window: Tensor
 
     def __init__(
         self,
@@ -39,6 +37,7 @@ class ChromaExtractor(nn.Module):
         winhop: int | None = None,
         argmax: bool = False,
         norm: float = float("inf"),
+        stored_window: bool = False,
     ) -> None:
         super().__init__()
         self.winlen = winlen or 2**radix2_exp
@@ -49,6 +48,9 @@ class ChromaExtractor(nn.Module):
         self.n_chroma = n_chroma
         self.sample_rate = sample_rate
         self._filters: Tensor | None = None
+        self.spec = nn.Module()
+        if stored_window:
+            self.spec.register_buffer("window", torch.hann_window(self.winlen))
 
     def num_frames(self, samples: int) -> int:
         """Frames of a waveform of so many samples."""
@@ -59,7 +61,8 @@ class ChromaExtractor(nn.Module):
         if wav.shape[-1] < self.nfft:
             short = self.nfft - wav.shape[-1]
             wav = F.pad(wav, (short // 2, short - short // 2))
-        window = torch.hann_window(self.winlen, device=wav.device)
+        stored = dict(self.spec.named_buffers()).get("window")
+        window = torch.hann_window(self.winlen, device=wav.device) if stored is None else stored.float()
         spectrum = torch.stft(
             wav.squeeze(1),
             self.nfft,

@@ -343,21 +343,24 @@ class _ChromaFactory:
         for key in ("cache_path", "eval_wavs", "n_eval_wavs"):  # of use in training alone
             arguments.take(key, None)
         arguments.take_bool("match_len_on_eval", True)  # generation always matches the length
-        exponent = arguments.take_int("radix2_exp", high=20)
         window = {key: arguments.take_optional_int(key, low=4, high=1 << 20) for key in ("nfft", "winlen", "winhop")}
-        chroma = ChromaExtractor(
-            sample_rate=arguments.take_int("sample_rate", high=768_000),
-            n_chroma=arguments.take_int("n_chroma", high=1024),
-            radix2_exp=exponent,
-            argmax=arguments.take_bool("argmax", False),
-            norm=_norm(arguments),
-            **window,
-        )
+        with torch.device("meta"):
+            chroma = ChromaExtractor(
+                sample_rate=arguments.take_int("sample_rate", high=768_000),
+                n_chroma=arguments.take_int("n_chroma", high=1024),
+                radix2_exp=arguments.take_int("radix2_exp", low=2, high=20),
+                argmax=arguments.take_bool("argmax", False),
+                norm=_norm(arguments),
+                stored_window="chroma.spec.window" in context.tensor_shapes,
+                **window,
+            )
+            result = ChromaConditioner(chroma, context.output_dim, context.max_duration)
+        arguments.finish()
         if chroma.winlen > chroma.nfft:
             raise arguments.error("winlen", f"is {chroma.winlen}, more than the {chroma.nfft} points of nfft.")
-        arguments.finish()
-        with torch.device("meta"):
-            return ChromaConditioner(chroma, context.output_dim, context.max_duration)
+        if result.num_frames > 1 << 20:
+            raise arguments.error("winhop", f"is {chroma.winhop}: {result.num_frames} frames of chroma a segment.")
+        return result
 
 
 def _norm(arguments: Section) -> float:

@@ -79,7 +79,8 @@ def read_container(path: Path) -> Container:
         with path.open("rb") as stream:
             start = stream.read(64)
             if start.startswith(b"PK\x03\x04"):
-                return _read_zip(path, stream, size)
+                with _Sparing(io.FileIO(path)) as sparing:
+                    return _read_zip(path, sparing, size)
             if start.startswith(b"\x80") and _LEGACY_MAGIC in start:
                 stream.seek(0)
                 return _read_legacy(path, stream, size)
@@ -147,9 +148,9 @@ def _unpickle(path: Path, stream: _Bounded) -> Any:
         raise UnsafePickleError(f"{path}: the pickle inside was refused: {error}.") from None
 
 
-def _read_zip(path: Path, stream: io.BufferedReader, size: int) -> Container:
+def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
     try:
-        archive = zipfile.ZipFile(_Sparing(stream.raw))
+        archive = zipfile.ZipFile(stream)
     except Exception as error:  # the zip reader fails in a dozen ways on damaged archives
         raise _damaged(path, f"{error}" or type(error).__name__) from None
     entries = archive.infolist()

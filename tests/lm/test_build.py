@@ -1,0 +1,40 @@
+"""Building language models: what published packages hold beside what their configuration describes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import codecbay
+from codecbay.errors import WeightsError
+
+
+def with_window(package: Path, out: Path, window: torch.Tensor) -> Path:
+    """The melody package with the spectrogram's window in its state, as torchaudio's Spectrogram puts it there."""
+    shutil.copytree(package, out)
+    content = torch.load(out / "state_dict.bin", weights_only=True)
+    content["best_state"]["condition_provider.conditioners.self_wav.chroma.spec.window"] = window
+    torch.save(content, out / "state_dict.bin")
+    return out
+
+
+@pytest.mark.filterwarnings("ignore:The melody is taken from the whole mix")
+def test_a_stored_spectrogram_window_is_used(packages: Path, text_encoder: Path, tmp_path: Path) -> None:
+    package = with_window(packages / "musicgen-melody", tmp_path / "p", torch.hann_window(1 << 14))
+    tokens = []
+    for source in (packages / "musicgen-melody", package):
+        model = codecbay.load(source, text_encoder=text_encoder, device="cpu")
+        model.set_generation_params(use_sampling=False, duration=0.3)
+        assert isinstance(model, codecbay.MusicGen)
+        melody = torch.sin(torch.arange(48000) * 0.1)[None]
+        tokens.append(model.generate_with_chroma(["piano"], melody, 32000, return_tokens=True)[1])
+    assert torch.equal(*tokens)
+
+
+def test_a_stored_window_of_another_length_is_refused(packages: Path, text_encoder: Path, tmp_path: Path) -> None:
+    package = with_window(packages / "musicgen-melody", tmp_path / "p", torch.hann_window(7))
+    with pytest.raises(WeightsError, match=r"chroma\.spec\.window"):
+        codecbay.load(package, text_encoder=text_encoder, device="cpu")
