@@ -28,7 +28,7 @@ def check_sample_rate(sample_rate: int) -> int:
     Raises:
         AudioError: it is not a whole number of Hz, or out of proportion.
     """
-    if isinstance(sample_rate, bool) or int(sample_rate) != sample_rate:
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, float)) or sample_rate % 1:
         raise AudioError(f"A sample rate is a whole number of Hz, found {sample_rate!r}.")
     if not 1 <= sample_rate <= MAX_SAMPLE_RATE:
         raise AudioError(f"The sample rate {sample_rate} Hz is not between 1 and {MAX_SAMPLE_RATE} Hz.")
@@ -127,9 +127,9 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
 
     # Phase i of an output frame is centred on input sample i * old / new. Phases that lie together share one
     # convolution, over only the samples that any of them can see.
-    group = max(1, min(new, math.ceil(2 * width * new / old), _BANK // (4 * width + old)))
+    group = max(1, min(new, math.ceil(2 * width * new / old), _BANK // (4 * width)))
     columns = []
-    for first in range(0, new, group):
+    for first in range(0, min(new, length), group):
         last = min(first + group, new) - 1
         low = first * old // new
         high = min(last * old // new + 2 * width + 2, 2 * width + old)
@@ -188,6 +188,7 @@ def write_audio(path: str | os.PathLike[str], wav: Tensor, sample_rate: int) -> 
     if kind not in soundfile.available_formats():
         raise AudioError(f"{path}: give a file name that ends in .wav, .flac or .ogg.")
     check_waveform(wav[None])
+    check_sample_rate(sample_rate)
     samples = wav.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).T.numpy()
     temporary = None
     try:

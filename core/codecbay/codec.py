@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from codecbay.audio import as_batch, convert_audio, resample
+from codecbay.audio import as_batch, check_sample_rate, convert_audio, resample
 from codecbay.errors import AudioError, CodecbayError, CodeRangeError, PackageError
 from codecbay.spec import CodecSpec
 
 _WINDOW = 30.0  # seconds that encode_audio and decode_audio work on at once
 _CONTEXT = 1.0  # seconds beside a window that its codes may depend on
+_MAX_CHANNELS = 1024
 _FORMAT = "codecbay.codes.1"
 
 
@@ -155,28 +156,7 @@ class Codec(nn.Module, abc.ABC):
         Raises:
             CodeRangeError: not; the message tells the codebook and the frame.
         """
-        if (
-            not isinstance(codes, Tensor)
-            or codes.is_floating_point()
-            or codes.is_complex()
-            or codes.dtype == torch.bool
-        ):
-            raise CodeRangeError(f"Codes are whole numbers, found {getattr(codes, 'dtype', type(codes).__name__)}.")
-        if codes.dim() != 3 or not codes.numel():
-            raise CodeRangeError(f"Codes have the shape [B, K, T] with something in it, found {list(codes.shape)}.")
-        if codes.shape[1] > self.total_codebooks:
-            raise CodeRangeError(
-                f"The codes have {codes.shape[1]} codebooks, but the codec '{self.name}' has {self.total_codebooks}."
-            )
-        sizes = torch.tensor(self._spec.cardinalities[: codes.shape[1]], device=codes.device)[:, None]
-        wrong = (codes < 0) | (codes >= sizes)
-        if wrong.any():
-            b, k, t = (int(i) for i in wrong.nonzero()[0])
-            raise CodeRangeError(
-                f"The code {int(codes[b, k, t])} in codebook {k}, frame {t} (item {b}) is outside "
-                f"0..{int(sizes[k]) - 1}. {int(wrong.sum())} codes are; they come from another codec or a misfit LM."
-            )
-        return codes.long()
+        return check_codes(codes, self._spec.cardinalities, f"the codec '{self.name}'")
 
     @torch.no_grad()
     def encode_audio(self, wav: Tensor, sample_rate: int, progress: bool = False) -> EncodedAudio:
@@ -194,10 +174,12 @@ class Codec(nn.Module, abc.ABC):
             AudioError: it is no waveform.
         """
         batch = as_batch(wav)
-        own = convert_audio(batch.to(self.device), sample_rate, self.sample_rate, self.channels)
-        samples = own.shape[-1]
-        parts, scales, n = [], [], self._codes_per_frame
-        for first, last, start, end in self._windows(-(-samples // self.frame_size), progress):
+        # A sample at least must be left of it at the codec's rate.
+        least = -(-check_sample_rate(sample_rate) // self.sample_rate)
+        own = nn.functional.pad(batch.to(self.device), (0, max(least - batch.shape[-1], 0)))
+        own = convert_audio(own, sample_rate, self.sample_rate, self.channels)
+        parts, scales, n = [], [], self.codes_per_frame
+        for first, last, start, end in self._windows(self._num_frames(batch.shape[-1], sample_rate), progress):
             codes, scale = self.encode(own[..., start * self.frame_size : end * self.frame_size])
             parts.append(codes[..., (first - start) * n : (last - start) * n])
             if scale is not None:
@@ -226,6 +208,7 @@ class Codec(nn.Module, abc.ABC):
 
         Raises:
             CodecbayError: another codec encoded it.
+            PackageError: the codes do not make up the recording that they say they are.
             CodeRangeError: the codes cannot be decoded.
         """
         if encoded.fingerprint != self.fingerprint():
@@ -233,9 +216,18 @@ class Codec(nn.Module, abc.ABC):
                 f"These codes were made by the codec '{encoded.codec}' ({encoded.fingerprint[:12]}), which is not "
                 f"'{self.name}' ({self.fingerprint()[:12]}). Decode them with the codec that made them."
             )
-        codes = encoded.codes.to(self.device)
-        parts, n = [], self._codes_per_frame
-        for i, (first, last, start, end) in enumerate(self._windows(codes.shape[-1] // n, progress)):
+        codes, n = encoded.codes.to(self.device), self.codes_per_frame
+        frames = self._num_frames(encoded.num_samples, encoded.sample_rate)
+        found = None if encoded.scale is None else tuple(encoded.scale.shape)
+        windows = len(list(self._windows(frames)))
+        expected = (len(codes), self._scales_per_item, windows) if self._spec.has_scale else None
+        if codes.shape[-1] != frames * n or found != expected:
+            raise PackageError(
+                f"The codes {list(codes.shape)} with a scale {found} are not those of a recording of "
+                f"{encoded.num_samples} samples at {encoded.sample_rate} Hz."
+            )
+        parts = []
+        for i, (first, last, start, end) in enumerate(self._windows(frames, progress)):
             scale = None if encoded.scale is None else encoded.scale[..., i].to(self.device)
             wav = self.decode(codes[..., start * n : end * n], scale)
             parts.append(wav[..., (first - start) * self.frame_size : (last - start) * self.frame_size])
@@ -249,10 +241,17 @@ class Codec(nn.Module, abc.ABC):
         return wav, encoded.sample_rate
 
     @property
-    def _codes_per_frame(self) -> int:
+    def codes_per_frame(self) -> int:
+        """Steps of codes to a frame of audio: 1, or 2 where the frames of two channels are interleaved."""
         return round(self._spec.frame_rate * self.frame_size / self.sample_rate)
 
-    def _windows(self, frames: int, progress: bool) -> Iterator[tuple[int, int, int, int]]:
+    _scales_per_item = 1
+
+    def _num_frames(self, samples: int, sample_rate: int) -> int:
+        """Frames of a recording of so many samples at ``sample_rate`` Hz."""
+        return max(-(-(samples * self.sample_rate // sample_rate) // self.frame_size), 1)
+
+    def _windows(self, frames: int, progress: bool = False) -> Iterator[tuple[int, int, int, int]]:
         """Windows ``[first, last)`` of frames, and ``[start, end)`` with their surroundings."""
         rate = self.sample_rate / self.frame_size
         window, context = max(round(_WINDOW * rate), 1), round(_CONTEXT * rate)
@@ -260,6 +259,34 @@ class Codec(nn.Module, abc.ABC):
         for first in tqdm(starts, unit="window", disable=None if progress else True):
             last = min(first + window, frames)
             yield first, last, max(first - context, 0), min(last + context, frames)
+
+
+def check_codes(codes: Tensor, cardinalities: Sequence[int], owner: str) -> Tensor:
+    """Codes ``[B, K, T]`` as int64, if they are within the cardinality of each codebook.
+
+    Args:
+        codes: to check.
+        cardinalities: of the codebooks; there may be more of them than the codes use.
+        owner: what the codes are for, for the message.
+
+    Raises:
+        CodeRangeError: they have the wrong type or shape, or values out of range.
+    """
+    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        raise CodeRangeError(f"Codes are whole numbers, found {getattr(codes, 'dtype', type(codes).__name__)}.")
+    if codes.dim() != 3 or not codes.numel():
+        raise CodeRangeError(f"Codes have the shape [B, K, T] with something in it, found {list(codes.shape)}.")
+    if codes.shape[1] > len(cardinalities):
+        raise CodeRangeError(f"The codes have {codes.shape[1]} codebooks, but {owner} has {len(cardinalities)}.")
+    sizes = torch.tensor(cardinalities[: codes.shape[1]], device=codes.device)[:, None]
+    wrong = (codes < 0) | (codes >= sizes)
+    if wrong.any():
+        b, k, t = (int(i) for i in wrong.nonzero()[0])
+        raise CodeRangeError(
+            f"The code {int(codes[b, k, t])} in codebook {k}, frame {t} (item {b}) is outside 0..{int(sizes[k]) - 1} "
+            f"of {owner}. {int(wrong.sum())} codes are; they come from another codec or a misfit LM."
+        )
+    return codes.long()
 
 
 @dataclass(frozen=True)
@@ -346,8 +373,9 @@ class EncodedAudio:
                 codec=facts["codec"],
                 fingerprint=facts["fingerprint"],
             )
-            if result.codes.dim() != 3 or min(result.num_samples, result.sample_rate, result.channels) < 1:
+            if result.codes.dim() != 3 or result.num_samples < 1 or not 1 <= result.channels <= _MAX_CHANNELS:
                 raise ValueError("its facts contradict its codes")
+            check_sample_rate(result.sample_rate)
         except (KeyError, ValueError) as error:
             raise PackageError(f"{path}: this is no file of codes, or it is damaged: {error}") from None
         return result

@@ -57,8 +57,11 @@ class AudioError(CodecbayError, ValueError):
     """A waveform or an audio file cannot be used."""
 
 
-class GenerationError(CodecbayError, ValueError):
-    """The request cannot be generated: prompts, durations or sampling parameters do not make sense."""
+class GenerationError(CodecbayError, ValueError, AssertionError):
+    """The request cannot be generated: prompts, durations or sampling parameters do not make sense.
+
+    AudioCraft asserts these; scripts written for it catch ``AssertionError``.
+    """
 
 
 class AssemblyError(CodecbayError):

@@ -16,12 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codecbay.audio import as_batch, convert_audio
-from codecbay.codec import Codec
+from codecbay.codec import Codec, check_codes
 from codecbay.compat import compare
 from codecbay.errors import AudioError, CodeRangeError, GenerationError, IncompatibleError
 from codecbay.lm.conditioners import ConditioningAttributes, WavCondition
 from codecbay.lm.model import LMModel, LMOutput
-from codecbay.lm.sampling import Sampling
+from codecbay.lm.sampling import Sampling, is_number
 from codecbay.stereo import InterleavedStereo
 
 ProgressCallback = Callable[[int, int], None]
@@ -136,14 +136,14 @@ class GenerativeModel:
             GenerationError: a value makes no sense.
         """
         duration = self._full_duration if duration is None else duration
-        if not (isinstance(duration, (int, float)) and 0 < duration < 86_400):
+        if not (is_number(duration) and 0 < duration < 86_400):
             raise GenerationError(f"duration should be a number of seconds above 0, found {duration!r}.")
-        if not math.isfinite(cfg_coef):
+        if not (is_number(cfg_coef) and math.isfinite(cfg_coef)):
             raise GenerationError(f"cfg_coef should be a number, found {cfg_coef!r}.")
         if extend_stride is None:
             # The default is made for segments of 30 s; in shorter ones it keeps its proportion.
             extend_stride = min(self.default_extend_stride, 0.6 * self.max_duration)
-        elif not 0 < extend_stride < self.max_duration:
+        elif not (is_number(extend_stride) and 0 < extend_stride < self.max_duration):
             raise GenerationError(
                 f"extend_stride should be more than 0 and less than the {self.max_duration:g} seconds that the model "
                 f"generates at once, found {extend_stride!r}."
@@ -233,20 +233,16 @@ class GenerativeModel:
             GenerationError: there are more or fewer descriptions than items.
         """
         attributes = self._attributes(descriptions)
-        if codes.dim() != 3 or codes.shape[1] != self.lm.n_q or not codes.numel() or codes.is_floating_point():
-            raise CodeRangeError(
-                f"Codes are whole numbers [B, {self.lm.n_q}, T], found {codes.dtype} {list(codes.shape)}."
-            )
-        if int(codes.min()) < 0 or int(codes.max()) >= self.lm.card:
-            raise CodeRangeError(
-                f"The codes reach from {int(codes.min())} to {int(codes.max())}, card is {self.lm.card}."
-            )
+        codes = check_codes(codes, [self.lm.card] * self.lm.n_q, f"the language model of '{self.name}'")
+        if codes.shape[1] != self.lm.n_q:
+            raise CodeRangeError(f"The codes have {codes.shape[1]} codebooks, but the language model {self.lm.n_q}.")
         if len(attributes) != len(codes):
             raise GenerationError(f"There are {len(codes)} items but {len(attributes)} descriptions.")
         return self.lm.compute_predictions(codes.to(self.device), attributes)
 
     def _attributes(self, descriptions: Sequence[str | None]) -> list[ConditioningAttributes]:
-        if isinstance(descriptions, str) or not all(d is None or isinstance(d, str) for d in descriptions):
+        listed = isinstance(descriptions, Sequence) and not isinstance(descriptions, str)
+        if not listed or not all(text is None or isinstance(text, str) for text in descriptions):
             raise GenerationError("descriptions should be a list of texts (or None), one for each item.")
         if not len(descriptions):
             raise GenerationError("There is nothing to generate: the list of descriptions is empty.")
@@ -268,9 +264,9 @@ class GenerativeModel:
         self, attributes: list[ConditioningAttributes], prompt: Tensor | None, progress: bool
     ) -> Tensor:
         """Codes ``[B, K, T]``, window by window where they are longer than the model generates at once."""
-        total = int(self.duration * self.frame_rate)
-        window = int(min(self.duration, self.max_duration) * self.frame_rate)
-        stride = int(self.frame_rate * self.extend_stride)
+        total = self._steps(self.duration)
+        window = self._steps(min(self.duration, self.max_duration))
+        stride = self._steps(self.extend_stride)
         known = 0 if prompt is None else prompt.shape[-1]
         if window < 1 or (self.duration > self.max_duration and stride < 1):
             raise GenerationError(f"duration {self.duration:g} s is less than a frame ({1 / self.frame_rate:g} s).")
@@ -290,7 +286,7 @@ class GenerativeModel:
             offset, parts = 0, [] if prompt is None else [prompt]
             while offset + known < total:
                 time = offset / self.frame_rate
-                frames = int(min(self.duration - time, self.max_duration) * self.frame_rate)
+                frames = self._steps(min(self.duration - time, self.max_duration))
                 report.offset = offset
                 tokens = self._window(prompt, self._at(attributes, time), frames, report)
                 parts.append(tokens[..., known:])
@@ -298,6 +294,11 @@ class GenerativeModel:
                 known = prompt.shape[-1]
                 offset += stride
         return torch.cat(parts, dim=-1)
+
+    def _steps(self, seconds: float) -> int:
+        """Steps of codes in so many seconds: as many as make whole frames."""
+        steps, each = int(seconds * self.frame_rate), self.compression_model.codes_per_frame
+        return steps - steps % each
 
     def _window(
         self,
@@ -357,6 +358,8 @@ class MusicGen(GenerativeModel):
             raise GenerationError(f"The model '{self.name}' takes no melody; use one that was trained with melodies.")
         if isinstance(melody_wavs, Tensor):
             melody_wavs = list(as_batch(melody_wavs))
+        if not isinstance(melody_wavs, Sequence):
+            raise GenerationError("melody_wavs should be a tensor, or a list of tensors (or None).")
         attributes = self._attributes(descriptions)
         if len(melody_wavs) != len(attributes):
             raise GenerationError(f"There are {len(melody_wavs)} melodies but {len(attributes)} descriptions.")

@@ -11,7 +11,7 @@ from codecbay.errors import SourceError
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
 
 def local_path(source: str | os.PathLike[str]) -> Path | None:

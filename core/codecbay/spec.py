@@ -43,7 +43,7 @@ class CodecSpec:
         Raises:
             CodecbayError: ``n`` is not allowed.
         """
-        if n not in self.allowed_num_codebooks:
+        if type(n) is not int or n not in self.allowed_num_codebooks:
             raise CodecbayError(
                 f"num_codebooks={n} was asked for, but the codec allows {ranges(self.allowed_num_codebooks)}."
             )

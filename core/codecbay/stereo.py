@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,8 @@ class InterleavedStereo(Codec):
         self.model = codec
         self.per_timestep = per_timestep
 
+    _scales_per_item = 2
+
     @property
     def frame_rate(self) -> float:
         """Frames a second, in Hz; with ``per_timestep``, those of both channels."""
@@ -41,6 +45,9 @@ class InterleavedStereo(Codec):
     def codebooks(self) -> list[Tensor]:
         """The codebooks of the mono codec."""
         return self.model.codebooks()
+
+    def _hash(self) -> str:
+        return hashlib.sha256(f"{self.model.fingerprint()} {self.per_timestep}".encode()).hexdigest()
 
     def encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode ``[B, 2, S]``; the scale is ``[B, 2]``, where the codec has one."""
@@ -60,7 +67,7 @@ class InterleavedStereo(Codec):
     def decode_latent(self, codes: Tensor) -> Tensor:
         """The latents of left and right, one above the other: ``[B, 2 D, T]``."""
         latent = self.model.decode_latent(self._split(codes))
-        return latent.view(len(codes), -1, latent.shape[-1])
+        return latent.reshape(len(codes), -1, latent.shape[-1])
 
     def _split(self, codes: Tensor) -> Tensor:
         """Codes of either channel, ``[2 B, K, T]``: left and right of each item, in turn."""

@@ -10,6 +10,7 @@ from codecbay.lm.conditioners import (
     ConditionerContext,
     ConditionerFactory,
     ConditioningProvider,
+    T5Conditioner,
     build_conditioner,
 )
 from codecbay.lm.config import LMConfig
@@ -64,4 +65,7 @@ def build_lm(
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     check_tensors(header, expected)
     assign(model, file.tensors(), device=device, dtype=dtype)
+    for conditioner in modules.values():
+        if isinstance(conditioner, T5Conditioner) and conditioner.finetune:
+            conditioner.t5.tie_weights()  # assigning them one by one has parted what is one tensor
     return model.eval()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codecbay.audio import convert_audio
+from codecbay.imports import harmless_torchaudio
 
 
 class ChromaExtractor(nn.Module):
@@ -82,7 +83,8 @@ class ChromaExtractor(nn.Module):
 
     def _filter_bank(self, device: torch.device) -> Tensor:
         if self._filters is None:
-            from transformers.audio_utils import chroma_filter_bank
+            with harmless_torchaudio():
+                from transformers.audio_utils import chroma_filter_bank
 
             bank = chroma_filter_bank(
                 num_frequency_bins=self.nfft,

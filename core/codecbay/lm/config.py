@@ -19,7 +19,8 @@ FUSE_METHODS = ("sum", "cross", "prepend", "ignore", "input_interpolate")
 KINDS = ("musicgen", "audiogen")
 _PATTERNS = ("delay", "parallel", "unroll", "coarse_first", "musiclm")
 _MAX_LAYERS = 1024  # the largest published model has 48
-_NAME = re.compile(r"[\w-]+")  # torch refuses a dot
+_MAX_CONDITIONERS = 32  # the largest published model has 2
+_NAME = re.compile(r"[\w-]{1,64}")  # torch refuses a dot
 _PROBABILITY = {"low": 0.0, "high": 1.0}
 
 
@@ -394,11 +395,15 @@ def _conditioners(config: Config, fuser: FuserConfig) -> dict[str, ConditionerCo
     section = config.section("conditioners", optional=True)
     result: dict[str, ConditionerConfig] = {}
     section.take("args", None)  # how conditions are mixed in training
-    for name in section.rest():
+    names = section.rest()
+    if len(names) > _MAX_CONDITIONERS:
+        raise ConfigError(f"{config.where}: there are {len(names)} conditioners; at most {_MAX_CONDITIONERS} are built.")
+    for name in names:
         entry = section.take_section(name)
-        if not _NAME.fullmatch(name):
-            raise section.error(name, "is no name for a conditioner: letters, digits, '_' and '-' make one.")
         model = entry.take_str("model")
+        for text in (name, model):
+            if not _NAME.fullmatch(text):
+                raise section.error(text, "is no name for a conditioner: letters, digits, '_' and '-' make one.")
         result[name] = ConditionerConfig(model, entry.take_section(model))
         if fuser.method_of(name) is None:
             raise ConfigError(f"{config.where}: the conditioner '{name}' is in no list of 'fuser'.")
@@ -421,6 +426,7 @@ def _stereo(config: Config) -> str | None:
     section = config.section("interleave_stereo_codebooks", optional=True)
     use = section.take_bool("use", False)
     per_timestep = section.take_bool("per_timestep", False)
+    section.finish()
     return None if not use else "timestep" if per_timestep else "codebook"
 
 

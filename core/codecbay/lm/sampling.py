@@ -30,11 +30,11 @@ class Sampling:
     top_p: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0.0 or self.temperature == float("inf"):
+        if not is_number(self.temperature) or not 0.0 <= self.temperature < float("inf"):
             raise GenerationError(f"temperature should be a number from 0, found {self.temperature!r}.")
-        if isinstance(self.top_k, bool) or int(self.top_k) != self.top_k or self.top_k < 0:
+        if isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 0:
             raise GenerationError(f"top_k should be a whole number from 0, found {self.top_k!r}.")
-        if not 0.0 <= self.top_p <= 1.0:
+        if not is_number(self.top_p) or not 0.0 <= self.top_p <= 1.0:
             raise GenerationError(f"top_p should be between 0 and 1, found {self.top_p!r}.")
 
     def __call__(self, logits: Tensor) -> Tensor:
@@ -53,6 +53,11 @@ class Sampling:
         if self.top_k > 0:
             probs = probs / probs.sum(-1, keepdim=True)
         return _draw(probs)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number; ``True`` and ``False`` are not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _draw(probs: Tensor) -> Tensor:

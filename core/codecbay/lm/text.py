@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from codecbay.errors import MissingDependencyError, UnresolvedReferenceError
+from codecbay.imports import harmless_torchaudio
 
 Tokenized = tuple[Tensor, Tensor]
 Words = Callable[[str], list[str]]
@@ -126,6 +127,11 @@ def load_t5(path: str, *, weights: bool = True) -> tuple[Any, Any]:
     Raises:
         UnresolvedReferenceError: it cannot be loaded, or lacks weights.
     """
+    with harmless_torchaudio():  # transformers imports it, for models that T5 is not
+        return _load_t5(path, weights)
+
+
+def _load_t5(path: str, weights: bool) -> tuple[Any, Any]:
     import transformers
     from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
     from transformers.utils import logging

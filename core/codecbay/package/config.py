@@ -81,7 +81,7 @@ class _Frame:
             if value == "<<":
                 raise ConfigError("The configuration merges mappings with '<<', which is not supported.")
             if value in self.container:
-                raise ConfigError(f"The configuration has the key {value!r} twice in one mapping.")
+                raise ConfigError(f"The configuration has the key {str(value)[:100]!r} twice in one mapping.")
             self.key, self.has_key = value, True
 
 
@@ -102,7 +102,9 @@ def _build(loader: Any) -> Any:
             if aliases > MAX_ALIASES:
                 raise ConfigError(f"The configuration has more than {MAX_ALIASES} aliases.")
             if event.anchor not in anchors:
-                raise ConfigError(f"The configuration uses the alias {event.anchor!r} before it is complete.")
+                raise ConfigError(
+                    f"The configuration uses the alias {str(event.anchor)[:100]!r} before it is complete."
+                )
             stack[-1].put(anchors[event.anchor])
         elif isinstance(event, yaml.ScalarEvent):
             value = _scalar(loader, event)
@@ -252,7 +254,7 @@ class _Resolver:
     def _interpolate(self, text: str, path: list[str]) -> Any:
         place = tuple(path)
         if place in self._active:
-            raise ConfigError(f"{self._where}: '{_name(path)}' refers to itself through '{text[:80]}'.")
+            raise ConfigError(f"{self._where}: {_name(path)} refers to itself through {text[:80]!r}.")
         self._active.add(place)
         while match := _INTERPOLATION.search(text):
             self._budget -= 1
@@ -260,9 +262,9 @@ class _Resolver:
             if match.span() == (0, len(text)):
                 break
             if isinstance(found, (dict, list)):
-                raise ConfigError(f"{self._where}: '{text[:80]}' puts {_kind(found)} inside a text.")
+                raise ConfigError(f"{self._where}: {text[:80]!r} puts {_kind(found)} inside a text.")
             if "${" in str(found) or len(text) > _MAX_STRING or self._budget < 0:
-                raise ConfigError(f"{self._where}: '{text[:80]}' does not come to an end.")
+                raise ConfigError(f"{self._where}: {text[:80]!r} does not come to an end.")
             text = text[: match.start()] + str(found) + text[match.end() :]
         else:
             found = text
@@ -272,7 +274,7 @@ class _Resolver:
     def _look_up(self, inner: str, path: list[str]) -> Any:
         if ":" in inner:
             raise ConfigError(
-                f"{self._where}: '{_name(path)}' needs '${{{inner[:60]}}}', but nothing outside the "
+                f"{self._where}: {_name(path)} needs {f'${{{inner[:60]}}}'!r}, but nothing outside the "
                 "configuration (environment, resolvers) is ever looked up. Write the value itself."
             )
         keys = inner.replace("[", ".").replace("]", "")
@@ -281,11 +283,11 @@ class _Resolver:
         try:
             return self.at(target)
         except KeyError:
-            raise ConfigError(f"{self._where}: '{_name(path)}' refers to '{inner[:60]}', which is not there.") from None
+            raise ConfigError(f"{self._where}: {_name(path)} refers to {inner[:60]!r}, which is not there.") from None
 
 
 def _name(path: list[str]) -> str:
-    return ".".join(path)[:100]
+    return repr(".".join(path)[:100])
 
 
 class Section:
@@ -303,7 +305,7 @@ class Section:
 
     def error(self, key: str, problem: str) -> ConfigError:
         """An error that names ``key`` and its place."""
-        return ConfigError(f"{self._where}: '{self.name(key)[:100]}' {problem}")
+        return ConfigError(f"{self._where}: {self.name(key)[:100]!r} {problem}")
 
     def has(self, key: str) -> bool:
         """Whether ``key`` is there and not null."""

@@ -14,6 +14,7 @@ from codecbay.package.config import Config
 from codecbay.package.container import Block, read_container
 from codecbay.package.pickles import ITEM_SIZES, TensorStub
 
+MAX_NAME = 256  # characters
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
@@ -120,7 +121,7 @@ def _require_export(path: Path, root: dict[str, Any]) -> None:
             f"{path}: these are bare weights, without the configuration that an export package has in 'xp.cfg'."
         )
     if missing:
-        found = ", ".join(sorted(root)[:8]) or "nothing"
+        found = ", ".join(repr(key[:60]) for key in sorted(root)[:8]) or "nothing"
         raise PackageError(f"{path}: the key {' and '.join(map(repr, missing))} is missing; found {found}.")
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise PackageError(f"{path}: 'best_state' should be a dictionary of tensors, found {type(state).__name__}.")
@@ -129,6 +130,8 @@ def _require_export(path: Path, root: dict[str, Any]) -> None:
 def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> dict[str, TensorInfo]:
     infos: dict[str, TensorInfo] = {}
     for name, stub in state.items():
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise PackageError(f"{path}: {name[:60]!r} in best_state is no name of a tensor.")
         if not isinstance(stub, TensorStub):
             raise PackageError(f"{path}: '{name}' in best_state is a {type(stub).__name__}, not a tensor.")
         info = TensorInfo(stub.shape, stub.storage.dtype, stub.storage.key, stub.offset, stub.stride)
