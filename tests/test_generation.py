@@ -489,3 +489,12 @@ def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
 def test_generation_settings_are_checked_too() -> None:
     with pytest.raises(GenerationError, match="top_p"):
         codecbay.assemble({**ASSEMBLY, "generation": {"top_p": 2.0}})
+
+
+@pytest.mark.parametrize("duration", [0.5, 0.51, 0.53])
+def test_frames_interleaved_in_time_are_generated_whole(duration: float) -> None:
+    stereo = load_model("stereo-timestep")
+    stereo.set_generation_params(duration=duration)
+    audio, tokens = stereo.generate(["x"], return_tokens=True)
+    assert tokens.shape[-1] % 2 == 0
+    assert audio.shape[:2] == (1, 2)

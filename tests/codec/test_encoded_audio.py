@@ -235,3 +235,29 @@ def test_a_fingerprint_tells_how_streams_are_interleaved() -> None:
     codec = load_codec("musicgen-mono")
     every = [codec, InterleavedStereo(codec), InterleavedStereo(codec, per_timestep=True)]
     assert len({one.fingerprint() for one in every}) == 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_samples": 10_000_000},
+        {"num_samples": 1},
+        {"sample_rate": 1},
+        {"scale": None},
+        {"scale": torch.ones(1, 1, 2)},
+        {"scale": torch.ones(3, 1, 1)},
+    ],
+    ids=lambda changes: f"{next(iter(changes))}",
+)
+def test_codes_that_do_not_make_up_their_recording_are_refused(changes: dict[str, Any]) -> None:
+    codec = load_codec("encodec-48khz-stereo-renormalized")
+    encoded = codec.encode_audio(noise(1, 2, 5000), 48000)
+    assert codec.decode_audio(encoded)[0].shape == (1, 2, 5000)
+    with pytest.raises(PackageError, match="are not those of a recording of"):
+        codec.decode_audio(replace(encoded, **changes))
+
+
+def test_a_scale_for_a_codec_without_one_is_refused() -> None:
+    codec = load_codec("musicgen-mono")
+    with pytest.raises(PackageError):
+        codec.decode_audio(replace(codec.encode_audio(noise(1, 1, 700), 32000), scale=torch.ones(1, 1, 1)))

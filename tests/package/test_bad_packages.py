@@ -125,6 +125,8 @@ WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "conditioner in no list": ("lm", {"conditioners.other": {"model": "t5", "t5": {"name": "t5-base"}}}, "fuser"),
     "nothing to attend to": ("lm", {"fuser.cross": ["genre"], "fuser.sum": ["description"]}, "names no conditioner"),
     "name with a dot": ("lm", {"conditioners": {"a.b": {"model": "t5", "t5": {}}}, "fuser.cross": ["a.b"]}, "name"),
+    "kind that is no name": ("lm", {"conditioners.description": {"model": "x" * 99, "x" * 99: {}}}, "no name"),
+    "many conditioners": ("lm", {"conditioners": {f"c{i}": {} for i in range(1000)}}, "1000 conditioners"),
     "odd heads": ("lm", {"transformer_lm.num_heads": 5}, "does not divide"),
     "more layers than tensors": ("lm", {"transformer_lm.num_layers": 1000}, "num_layers"),
     "one layer more": ("lm", {"transformer_lm.num_layers": 3}, "holds 2"),

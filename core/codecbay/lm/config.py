@@ -397,7 +397,9 @@ def _conditioners(config: Config, fuser: FuserConfig) -> dict[str, ConditionerCo
     section.take("args", None)  # how conditions are mixed in training
     names = section.rest()
     if len(names) > _MAX_CONDITIONERS:
-        raise ConfigError(f"{config.where}: there are {len(names)} conditioners; at most {_MAX_CONDITIONERS} are built.")
+        raise ConfigError(
+            f"{config.where}: there are {len(names)} conditioners; at most {_MAX_CONDITIONERS} are built."
+        )
     for name in names:
         entry = section.take_section(name)
         model = entry.take_str("model")
