@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import codecbay
-from codecbay.errors import WeightsError
+from codecbay.errors import ConfigError, UnresolvedReferenceError, WeightsError
+from codecbay.lm.conditioners import ConditioningProvider, LUTConditioner
+from codecbay.lm.text import NoopTokenizer
 
 
 def with_window(package: Path, out: Path, window: torch.Tensor) -> Path:
@@ -38,3 +43,36 @@ def test_a_stored_window_of_another_length_is_refused(packages: Path, text_encod
     package = with_window(packages / "musicgen-melody", tmp_path / "p", torch.hann_window(7))
     with pytest.raises(WeightsError, match=r"chroma\.spec\.window"):
         codecbay.load(package, text_encoder=text_encoder, device="cpu")
+
+
+EVIL = "raise SystemExit('the code of a text encoder was run')"
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}),
+        ("tokenizer_config.json", {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}),
+    ],
+)
+def test_the_code_of_a_text_encoder_is_not_run(
+    packages: Path,
+    text_encoder: Path,
+    tmp_path: Path,
+    file: str,
+    changes: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = shutil.copytree(text_encoder, tmp_path / "t5")
+    settings = json.loads((encoder / file).read_text())
+    (encoder / file).write_text(json.dumps(settings | changes))
+    (encoder / "evil.py").write_text(EVIL)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question was asked"))
+    with contextlib.suppress(UnresolvedReferenceError):
+        codecbay.load(packages / "musicgen-mono", text_encoder=encoder, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["training", "items", "_modules"])
+def test_conditioners_cannot_have_the_names_of_a_module(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot have this name"):
+        ConditioningProvider({name: LUTConditioner(2, 2, 2, NoopTokenizer(2))})

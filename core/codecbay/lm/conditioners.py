@@ -212,7 +212,10 @@ class ConditioningProvider(nn.Module):
 
     def __init__(self, conditioners: Mapping[str, Conditioner]) -> None:
         super().__init__()
-        self.conditioners = nn.ModuleDict(dict(conditioners))
+        try:
+            self.conditioners = nn.ModuleDict(dict(conditioners))
+        except KeyError as error:  # a name that modules have a use for, such as 'training'
+            raise ConfigError(f"A conditioner cannot have this name: {error}") from None
 
     def names(self, kind: str) -> list[str]:
         """The conditioners on ``text`` or ``wav``."""

@@ -139,19 +139,23 @@ def _load_t5(path: str, weights: bool) -> tuple[Any, Any]:
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    cached: dict[str, Any] = {"local_files_only": not Path(path).is_dir() and _hub_is_out_of_reach()}
+    # Without a word on remote code, transformers would ask on the terminal whether to run a directory's own.
+    options: dict[str, Any] = {
+        "trust_remote_code": False,
+        "local_files_only": not Path(path).is_dir() and _hub_is_out_of_reach(),
+    }
     try:
-        config = AutoConfig.from_pretrained(path, **cached)
+        config = AutoConfig.from_pretrained(path, **options)
         if config.model_type not in ("t5", "mt5"):
             raise UnresolvedReferenceError(
                 f"The text encoder '{path}' is a model of type '{config.model_type}', expected t5."
             )
-        tokenizer = AutoTokenizer.from_pretrained(path, **cached)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
         if not weights:
             with torch.device("meta"):
                 return tokenizer, T5EncoderModel(config)
         loaded: Any = T5EncoderModel.from_pretrained(
-            path, config=config, output_loading_info=True, dtype=torch.float32, **cached
+            path, config=config, output_loading_info=True, dtype=torch.float32, **options
         )
     except UnresolvedReferenceError:
         raise
