@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from codecbay import compat, sources
 from codecbay.compat import Report
@@ -25,7 +23,7 @@ from codecbay.errors import (
 )
 from codecbay.hookspecs import Backend
 from codecbay.lm.config import LMConfig, read_lm_config
-from codecbay.package import Config, Header, Package, PackageFile, read_package_file
+from codecbay.package import CONFIG_FILE, Header, Package, PackageFile, read_package_file
 from codecbay.plugins import find_backend, get_plugins
 from codecbay.registry import get_registry
 from codecbay.spec import CodecSpec
@@ -132,7 +130,7 @@ def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
                 _find("codec", source)
                 raise sources.missing(source)
             return known
-        file = read_package_file(sources.find_file(path, sources.CODEC_FILE), "codec", "reference")
+        file = read_package_file(_codec_path(path), "codec", "reference")
     header = file.header
     if header.reference is not None:
         if not _NAME.fullmatch(header.reference) or ".." in header.reference:
@@ -150,18 +148,24 @@ def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
         return known
     backend = find_backend(header, get_plugins().backends)
     if backend is None:
-        kind = header.config.get("compression_model")
+        kind = header.config.get("compression_model" if header.layout == "audiocraft" else "model_type")
         raise PackageError(
-            f"{header.path}: no plugin builds this codec (compression_model: {str(kind)[:60]}). "
+            f"{header.path}: no plugin builds this codec ({header.layout} layout, {str(kind)[:60]!r}). "
             f"See 'codecbay plugins'.{get_plugins().failure_hint()}"
         )
     return ResolvedCodec(name, backend.spec(header), file, backend)
 
 
+def _codec_path(path: Path) -> Path:
+    """The codec's own file in a directory; or the directory, where it is laid out as transformers does."""
+    if path.is_dir() and not (path / sources.CODEC_FILE).is_file() and (path / CONFIG_FILE).is_file():
+        return path
+    return sources.find_file(path, sources.CODEC_FILE)
+
+
 def _by_name(name: str) -> ResolvedCodec | None:
     """A codec that a plugin or the registry knows by name."""
-    empty: Mapping[str, Any] = MappingProxyType({})
-    header = Header(Path(name), "none", "reference", Config({}), empty, name, None, empty)
+    header = Header.for_reference(name)
     backend = find_backend(header, get_plugins().backends)
     if backend is not None:
         return ResolvedCodec(name, backend.spec(header), PackageFile(header), backend, name)

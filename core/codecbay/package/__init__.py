@@ -6,9 +6,10 @@ torch and without running anything; weights are read only after the header was f
 
 from codecbay.package.config import Config, Section
 from codecbay.package.files import Package, PackageFile, read_package_file
-from codecbay.package.header import Header, TensorInfo
+from codecbay.package.header import CONFIG_FILE, Header, TensorInfo
 
 __all__ = [
+    "CONFIG_FILE",
     "Config",
     "Header",
     "Package",

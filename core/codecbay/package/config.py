@@ -1,15 +1,17 @@
-"""``xp.cfg``: the YAML text inside a package, read as untrusted data.
+"""Configurations, read as untrusted data: ``xp.cfg``, the YAML text inside a package, and ``config.json``.
 
-The text is parsed under limits of size, depth and aliases, no YAML tag is honoured, and interpolations
+YAML is parsed under limits of size, depth and aliases, no YAML tag is honoured, and interpolations
 (``${sample_rate}``) are looked up within the text alone: neither the environment nor a resolver is reached.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -58,6 +60,25 @@ def parse_yaml(text: str) -> Any:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def read_json(path: Path) -> Config:
+    """The configuration in a JSON file.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or no mapping.
+    """
+    try:
+        with path.open(encoding="utf-8") as stream:
+            text = stream.read(MAX_TEXT + 1)
+        if len(text) > MAX_TEXT:
+            raise ValueError(f"it has more than {MAX_TEXT} characters")
+        root = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: the configuration cannot be read: {str(error)[:200]}") from None
+    if not isinstance(root, dict):
+        raise ConfigError(f"{path}: expected a mapping of names to values, found {_kind(root)}.")
+    return Config(root, str(path))
 
 
 @dataclass

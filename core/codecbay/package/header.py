@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from codecbay.errors import ConfigError, PackageError
-from codecbay.package.config import Config
-from codecbay.package.container import Block, read_container
+from codecbay.package.config import Config, read_json
+from codecbay.package.container import Block, Container, read_container
 from codecbay.package.pickles import ITEM_SIZES, TensorStub
+from codecbay.package.safetensors_file import read_safetensors
 
+CONFIG_FILE = "config.json"
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 MAX_NAME = 256  # characters
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
@@ -44,57 +47,68 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What one package file says.
+    """What a package says, short of tensor data.
 
     Attributes:
-        path: the file.
-        container: ``zip`` or ``legacy``.
+        path: the file, or the directory of a package that is one.
+        layout: how it is laid out: ``audiocraft`` (an export package), ``transformers`` (a directory with
+            ``config.json`` and weights), or ``descript`` (a file with ``state_dict`` and ``metadata``).
+        container: of the weights: ``zip``, ``legacy`` or ``safetensors``; ``none`` for a reference.
         role: ``lm``, ``codec``, or ``reference`` to a published codec.
-        config: the parsed ``xp.cfg``; empty for a reference.
-        tensors: every tensor in ``best_state``, by name.
+        config: the configuration: ``xp.cfg``, ``config.json``, or the arguments in the metadata.
+        tensors: every tensor, by name.
+        weights: the file that holds them.
+        blocks: where their bytes lie in it.
         reference: the name of the published codec, for a reference.
-        version: of the program that exported the file, where it is recorded.
-        blocks: where the tensors' bytes lie.
+        version: of the program that exported the package, where it is recorded.
     """
 
     path: Path
+    layout: str
     container: str
     role: str
     config: Config
     tensors: Mapping[str, TensorInfo]
-    reference: str | None
-    version: str | None
+    weights: Path
     blocks: Mapping[str, Block]
+    reference: str | None = None
+    version: str | None = None
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(t.numel * ITEM_SIZES[t.dtype] for t in self.tensors.values())
 
+    @classmethod
+    def for_reference(cls, name: str, path: Path | None = None) -> Header:
+        """The header of a reference to the published codec ``name``."""
+        where = Path(name) if path is None else path
+        return cls(where, "audiocraft", "none", "reference", Config({}), {}, where, {}, reference=name)
+
 
 def read_header(path: Path) -> Header:
-    """Read a package file's header, without its tensor data and without running anything.
+    """Read the header of a package, a file or a directory, without its tensor data and without running anything.
 
     Raises:
-        PackageError: the file is no export package, or damaged; the message says what it is instead.
+        PackageError: it is no package, or damaged; the message says what it is instead.
     """
+    if path.is_dir():
+        return _read_directory(path)
     container = read_container(path)
     root = container.root
     if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
         raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
-    version = root.get("version")
-    known = isinstance(version, str) and len(version) <= 64 and version.isprintable()
-    common: dict[str, Any] = {
-        "path": path,
-        "container": container.kind,
-        "version": version if known else None,
-        "blocks": MappingProxyType(container.blocks),
-    }
     if "pretrained" in root:
         name = root["pretrained"]
         if not isinstance(name, str):
             raise PackageError(f"{path}: 'pretrained' should be the name of a codec, found {type(name).__name__}.")
-        return Header(**common, role="reference", config=Config({}), tensors={}, reference=name)
+        return Header.for_reference(name, path)
+    if isinstance(root.get("state_dict"), dict) and isinstance(root.get("metadata"), dict):
+        arguments = root["metadata"].get("kwargs")
+        if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
+            raise PackageError(f"{path}: the metadata should hold the model's arguments in 'kwargs'.")
+        config = Config(arguments, f"{path}: metadata.kwargs")
+        return _header(path, "descript", "codec", config, path, container, root["state_dict"])
 
     _require_export(path, root)
     text = root["xp.cfg"]
@@ -107,8 +121,33 @@ def read_header(path: Path) -> Header:
         role = "codec"
     else:
         raise ConfigError(f"{path}: xp.cfg describes neither a language model nor a codec.")
-    tensors = _tensors(path, root["best_state"], container.blocks)
-    return Header(**common, role=role, config=config, tensors=MappingProxyType(tensors), reference=None)
+    version = root.get("version")
+    known = isinstance(version, str) and len(version) <= 64 and version.isprintable()
+    header = _header(path, "audiocraft", role, config, path, container, root["best_state"])
+    return replace(header, version=version) if known else header
+
+
+def _read_directory(path: Path) -> Header:
+    """A directory in the layout of the transformers library."""
+    config = read_json(path / CONFIG_FILE)
+    for name in WEIGHT_FILES:
+        file = path / name
+        if file.is_file():
+            container = read_safetensors(file) if file.suffix == ".safetensors" else read_container(file)
+            state = container.root
+            if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+                state = state["state_dict"]
+            if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+                raise PackageError(f"{file}: expected a dictionary of tensors, found {type(state).__name__}.")
+            return _header(path, "transformers", "codec", config, file, container, state)
+    raise PackageError(f"{path}: there is a {CONFIG_FILE}, but no weights: none of {', '.join(WEIGHT_FILES)}.")
+
+
+def _header(
+    path: Path, layout: str, role: str, config: Config, file: Path, container: Container, state: dict[str, Any]
+) -> Header:
+    tensors = MappingProxyType(_tensors(file, state, container.blocks))
+    return Header(path, layout, container.kind, role, config, tensors, file, MappingProxyType(container.blocks))
 
 
 def _require_export(path: Path, root: dict[str, Any]) -> None:
@@ -131,9 +170,9 @@ def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> 
     infos: dict[str, TensorInfo] = {}
     for name, stub in state.items():
         if len(name) > MAX_NAME or not name.isprintable():
-            raise PackageError(f"{path}: {name[:60]!r} in best_state is no name of a tensor.")
+            raise PackageError(f"{path}: {name[:60]!r} is no name of a tensor.")
         if not isinstance(stub, TensorStub):
-            raise PackageError(f"{path}: '{name}' in best_state is a {type(stub).__name__}, not a tensor.")
+            raise PackageError(f"{path}: '{name}' is a {type(stub).__name__}, not a tensor.")
         info = TensorInfo(stub.shape, stub.storage.dtype, stub.storage.key, stub.offset, stub.stride)
         item = ITEM_SIZES[info.dtype]
         block = blocks.get(info.block)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import zlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,13 @@ _SHOWN = 5  # names listed of a kind of mismatch
 _ALIGNMENT = 16  # bytes; the widest element has as many
 
 
-def check_tensors(header: Header, expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_tensors(header: Header, expected: Mapping[str, tuple[int, ...]], *, whole: Container[str] = ()) -> None:
     """Compare the tensors that a header lists with those that its configuration describes.
+
+    Args:
+        header: of the package.
+        expected: shapes by name.
+        whole: names of tensors that hold whole numbers.
 
     Raises:
         WeightsError: some are missing, unexpected, of another shape, or not floating point; all are named.
@@ -38,7 +43,7 @@ def check_tensors(header: Header, expected: Mapping[str, tuple[int, ...]]) -> No
     ]
     if misshapen:
         problems.append(f"of another shape: {_names(misshapen)}.")
-    others = [f"'{name}' ({found[name].dtype})" for name in found if found[name].dtype not in FLOATS]
+    others = [f"'{name}' ({found[name].dtype})" for name in found if (found[name].dtype in FLOATS) is (name in whole)]
     if others:
         problems.append(f"not floating point: {_names(others)}.")
     if problems:
@@ -61,7 +66,7 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
     """
     try:
         starts = _checked_starts(header)
-        whole = torch.UntypedStorage.from_file(str(header.path), False, header.path.stat().st_size)
+        whole = torch.UntypedStorage.from_file(str(header.weights), False, header.weights.stat().st_size)
     except ValueError as error:
         raise PackageError(f"{header.path}: the file is damaged: {error}. Fetch or export it again.") from None
     except (OSError, RuntimeError) as error:
@@ -95,7 +100,7 @@ def _checked_starts(header: Header) -> dict[str, int]:
         return {key: block.offset for key, block in header.blocks.items()}
     starts: dict[str, int] = {}
     with (
-        header.path.open("rb") as stream,
+        header.weights.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         memoryview(data) as view,
     ):
@@ -104,6 +109,10 @@ def _checked_starts(header: Header) -> dict[str, int]:
             if start + block.size > len(view) or zlib.crc32(view[start : start + block.size]) != block.crc:
                 raise ValueError("a checksum is wrong")
     return starts
+
+
+def _kept(name: str, dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if ".rope." in f".{name}" else dtype
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> None:
@@ -118,7 +127,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.de
         dtype: floating-point type of the parameters.
     """
     converted = {
-        name: tensor.to(device=device, dtype=torch.float32 if ".rope." in f".{name}" else dtype)
+        name: tensor.to(device, tensor.dtype if not tensor.is_floating_point() else _kept(name, dtype))
         for name, tensor in tensors.items()
     }
     module.load_state_dict(converted, strict=True, assign=True)
