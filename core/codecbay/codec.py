@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from codecbay.audio import as_batch, check_sample_rate, convert_audio, resample
-from codecbay.errors import AudioError, CodecbayError, CodeRangeError, PackageError
+from codecbay.errors import AudioError, CodecbayError, CodeRangeError, ConfigError, PackageError
 from codecbay.spec import CodecSpec
 
 _WINDOW = 30.0  # seconds that encode_audio and decode_audio work on at once
@@ -68,7 +68,7 @@ class Codec(nn.Module, abc.ABC):
             scale: as :meth:`encode` returned it.
 
         Returns:
-            The waveform ``[B, C, T * frame_size]``.
+            The waveform ``[B, C, T * output_frame_size]`` at ``output_rate``.
 
         Raises:
             CodeRangeError: the codes have the wrong shape, or values outside their codebook.
@@ -91,6 +91,16 @@ class Codec(nn.Module, abc.ABC):
     def sample_rate(self) -> int:
         """Of the waveform, in Hz."""
         return self._spec.sample_rate
+
+    @property
+    def output_rate(self) -> int:
+        """Sample rate of the waveform that is decoded, in Hz; for most codecs, the one that is encoded."""
+        return self._spec.output_rate
+
+    @property
+    def output_frame_size(self) -> int:
+        """Samples to a frame of the waveform that is decoded."""
+        return self._spec.frame_size * self._spec.output_rate // self._spec.sample_rate
 
     @property
     def channels(self) -> int:
@@ -143,7 +153,7 @@ class Codec(nn.Module, abc.ABC):
 
     def _hash(self) -> str:
         spec = self._spec.to_dict()
-        for key in ("num_codebooks", "can_encode", "can_decode"):
+        for key in ("num_codebooks", "can_encode", "can_decode", "licence", "extra_inputs"):
             spec.pop(key)
         digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
         for codebook in self.codebooks():
@@ -230,12 +240,13 @@ class Codec(nn.Module, abc.ABC):
         for i, (first, last, start, end) in enumerate(self._windows(frames, progress)):
             scale = None if encoded.scale is None else encoded.scale[..., i].to(self.device)
             wav = self.decode(codes[..., start * n : end * n], scale)
-            parts.append(wav[..., (first - start) * self.frame_size : (last - start) * self.frame_size])
+            size = self.output_frame_size
+            parts.append(wav[..., (first - start) * size : (last - start) * size])
         wav = torch.cat(parts, dim=-1)
         # Resampled from what the encoder saw, with a little beside it: rounding can cost the last sample.
-        exact = -(-encoded.num_samples * self.sample_rate // encoded.sample_rate)
-        wav = nn.functional.pad(wav, (0, max(exact + self.frame_size - wav.shape[-1], 0)))
-        wav = resample(wav, self.sample_rate, encoded.sample_rate)[..., : encoded.num_samples]
+        exact = -(-encoded.num_samples * self.output_rate // encoded.sample_rate)
+        wav = nn.functional.pad(wav, (0, max(exact + self.output_frame_size - wav.shape[-1], 0)))
+        wav = resample(wav, self.output_rate, encoded.sample_rate)[..., : encoded.num_samples]
         if wav.shape[1] != encoded.channels:
             wav = wav.mean(1, keepdim=True).expand(-1, encoded.channels, -1)
         return wav, encoded.sample_rate
@@ -259,6 +270,37 @@ class Codec(nn.Module, abc.ABC):
         for first in tqdm(starts, unit="window", disable=None if progress else True):
             last = min(first + window, frames)
             yield first, last, max(first - context, 0), min(last + context, frames)
+
+
+@torch.no_grad()
+def measure(codec: Codec) -> None:
+    """Compare what a codec's spec declares with what it does to a second of noise; published metadata is often wrong.
+
+    Raises:
+        ConfigError: the codec contradicts its spec; all contradictions are named.
+    """
+    spec, problems = codec.spec, []
+
+    def expect(what: str, declared: object, found: object) -> None:
+        if declared != found:
+            problems.append(f"{what}: declared {declared}, found {found}")
+
+    expect("entries of the codebooks", list(spec.cardinalities), [len(codebook) for codebook in codec.codebooks()])
+    frames = -(-spec.sample_rate // spec.frame_size)
+    codes = torch.zeros(1, spec.num_codebooks, frames, dtype=torch.long, device=codec.device)
+    scale = None
+    if spec.can_encode:
+        noise = torch.randn(1, spec.channels, spec.sample_rate, generator=torch.Generator().manual_seed(0))
+        codes, scale = codec.encode(0.1 * noise.to(codec.device))
+        expect(
+            "shape of the codes of a second", [1, spec.num_codebooks, frames * codec.codes_per_frame], list(codes.shape)
+        )
+        expect("a scale", spec.has_scale, scale is not None)
+    if spec.can_decode and not problems:
+        wav = codec.decode(codes, scale)
+        expect("shape of a decoded second", [1, spec.channels, frames * codec.output_frame_size], list(wav.shape))
+    if problems:
+        raise ConfigError(f"The codec '{codec.name}' is not what its package declares. " + "; ".join(problems) + ".")
 
 
 def check_codes(codes: Tensor, cardinalities: Sequence[int], owner: str) -> Tensor:

@@ -133,10 +133,10 @@ def compare(
             f"Use a codec with {lm.cardinality} entries a codebook, or train the LM with transformer_lm.card="
             f"{max(sizes)}.",
         )  # fmt: skip
-    if lm.sample_rate is not None and lm.sample_rate != codec.sample_rate:
+    if lm.sample_rate is not None and lm.sample_rate != codec.output_rate:
         add(
-            ERROR, "sample_rate", lm.sample_rate, codec.sample_rate,
-            f"Use a codec at {lm.sample_rate} Hz, or train the LM with sample_rate={codec.sample_rate}.",
+            ERROR, "sample_rate", lm.sample_rate, codec.output_rate,
+            f"Use a codec at {lm.sample_rate} Hz, or train the LM with sample_rate={codec.output_rate}.",
         )  # fmt: skip
     if lm.channels is not None and lm.channels != wrapped.channels and (interleaves or lm.stereo is None):
         add(

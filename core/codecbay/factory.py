@@ -70,8 +70,11 @@ class ResolvedCodec:
                 f"The codec '{self.name}' is published as '{self.reference}', and only local files are read so far. "
                 f"Give a codec package with codec=.{get_plugins().failure_hint()}"
             )
+        from codecbay.codec import measure
+
         codec = self.backend.build(self.file, device=device, dtype=dtype)
         codec.name = self.name
+        measure(codec)
         return codec
 
 

@@ -96,7 +96,7 @@ class GenerativeModel:
     @property
     def sample_rate(self) -> int:
         """Of the audio, in Hz."""
-        return self.compression_model.sample_rate
+        return self.compression_model.output_rate
 
     @property
     def audio_channels(self) -> int:
@@ -208,12 +208,13 @@ class GenerativeModel:
             AudioError: the prompt is no waveform.
             GenerationError: it is as long as what is to be generated, or there are more or fewer descriptions.
         """
-        prompt = convert_audio(as_batch(prompt), prompt_sample_rate, self.sample_rate, self.audio_channels)
+        codec = self.compression_model
+        prompt = convert_audio(as_batch(prompt), prompt_sample_rate, codec.sample_rate, codec.channels)
         attributes = self._attributes([None] * len(prompt) if descriptions is None else descriptions)
         if len(attributes) != len(prompt):
             raise GenerationError(f"There are {len(prompt)} prompts but {len(attributes)} descriptions.")
         with torch.no_grad():
-            codes, scale = self.compression_model.encode(prompt.to(self.compression_model.device))
+            codes, scale = codec.encode(prompt.to(codec.device))
         return self._generate(attributes, codes.to(self.device), scale, progress, return_tokens)
 
     @torch.no_grad()

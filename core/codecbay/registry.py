@@ -112,14 +112,15 @@ def _read(file: Path | Traversable) -> Iterator[RegistryEntry]:
 def _entry(kind: str, name: str, fields: dict[str, Any], origin: str) -> RegistryEntry:
     fields = dict(fields)
     spec = fields.pop("spec", None)
+    licence = fields.pop("licence")
     entry = RegistryEntry(
         kind=kind,
         name=name,
         source=fields.pop("source"),
-        licence=fields.pop("licence"),
+        licence=licence,
         aliases=tuple(fields.pop("aliases", ())),
         backend=fields.pop("backend", None),
-        spec=None if spec is None else _spec(spec),
+        spec=None if spec is None else _spec(spec, licence),
         origin=origin,
     )
     if fields:
@@ -127,15 +128,19 @@ def _entry(kind: str, name: str, fields: dict[str, Any], origin: str) -> Registr
     return entry
 
 
-def _spec(fields: dict[str, Any]) -> CodecSpec:
+def _spec(fields: dict[str, Any], licence: str) -> CodecSpec:
     total = fields["num_codebooks"]
+    cardinality = fields["cardinality"]  # of every codebook, or a list
     return CodecSpec(
         sample_rate=fields["sample_rate"],
         channels=fields["channels"],
-        cardinalities=(fields["cardinality"],) * total,
+        cardinalities=tuple(cardinality) if isinstance(cardinality, list) else (cardinality,) * total,
         frame_size=fields["frame_size"],
         frame_rate=Fraction(fields["sample_rate"], fields["frame_size"]),
         num_codebooks=total,
         allowed_num_codebooks=tuple(fields.get("allowed_num_codebooks", range(1, total + 1))),
         has_scale=fields.get("has_scale", False),
+        decoded_sample_rate=fields.get("decoded_sample_rate"),
+        causal=fields.get("causal", False),
+        licence=licence,
     )

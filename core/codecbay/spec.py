@@ -14,7 +14,7 @@ class CodecSpec:
     """The facts about a codec.
 
     Attributes:
-        sample_rate: of the waveform, in Hz.
+        sample_rate: of the waveform that is encoded, in Hz.
         channels: of the waveform.
         cardinalities: entries of each codebook, for all the codebooks there are.
         frame_size: samples to a frame.
@@ -24,6 +24,10 @@ class CodecSpec:
         has_scale: whether ``encode`` returns a scale that ``decode`` needs back.
         can_encode: whether the package holds an encoder.
         can_decode: whether the package holds a decoder.
+        decoded_sample_rate: of the waveform that is decoded, in Hz, where it is another.
+        causal: whether a frame depends on nothing after it.
+        extra_inputs: what encoding or decoding needs beside waveform and codes.
+        licence: of the weights, where it is known.
     """
 
     sample_rate: int
@@ -36,6 +40,15 @@ class CodecSpec:
     has_scale: bool = False
     can_encode: bool = True
     can_decode: bool = True
+    decoded_sample_rate: int | None = None
+    causal: bool = False
+    extra_inputs: tuple[str, ...] = ()
+    licence: str | None = None
+
+    @property
+    def output_rate(self) -> int:
+        """The sample rate of the waveform that is decoded, in Hz."""
+        return self.decoded_sample_rate or self.sample_rate
 
     def with_num_codebooks(self, n: int) -> CodecSpec:
         """The same codec with ``n`` codebooks in use.

@@ -84,6 +84,8 @@ class EncodecConfig:
     @property
     def spec(self) -> CodecSpec:
         """What the check compares."""
+        # The decoder may have strides of its own; its waveform then has a rate of its own.
+        decoded_rate = self.sample_rate * self.decoder.hop_length // self.encoder.hop_length
         return CodecSpec(
             sample_rate=self.sample_rate,
             channels=self.channels,
@@ -93,6 +95,8 @@ class EncodecConfig:
             num_codebooks=self.n_q,
             allowed_num_codebooks=tuple(range(1, self.n_q + 1)),
             has_scale=self.renormalize,
+            decoded_sample_rate=None if decoded_rate == self.sample_rate else decoded_rate,
+            causal=self.encoder.causal and self.decoder.causal,
         )
 
 
