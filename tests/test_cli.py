@@ -150,9 +150,12 @@ def test_info_shows_what_a_package_declares(run: Run, mono: Path) -> None:
     assert "conditioners" in run("info", mono).out
 
 
-def test_codecs_and_plugins_are_listed(run: Run) -> None:
+def test_codecs_and_plugins_are_listed(run: Run, mono: Path) -> None:
     assert "encodec-32khz" in run("codecs").out
     assert json.loads(run("codecs", "encodec-32khz", "--json").out)["spec"]["sample_rate"] == 32000
+    assert "encodec-32khz" not in run("codecs", "--sample-rate", 24000).out
+    fitting = run("codecs", "--fits", mono, "--json")
+    assert json.loads(fitting.out) == []  # the little model has 64 values a token
     refused = run("codecs", "encodec-32kz")
     assert refused.code == 1
     assert "Did you mean 'encodec-32khz'?" in refused.err

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import codecbay
 from codecbay.errors import RegistryError
 from codecbay.registry import Registry, get_registry
 
@@ -70,3 +72,33 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, text: str, schema: 
     path = write(tmp_path / "r.toml", text, schema)
     with pytest.raises(RegistryError, match=r"r\.toml"):
         Registry([path])
+
+
+@pytest.fixture
+def own(tmp_path: Path, packages: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's registry that names a codec on this disk."""
+    (tmp_path / "codec").symlink_to(packages / "musicgen-melody")
+    path = write(tmp_path / "mine.toml", ENTRY.format(name="mine", source="./codec"))
+    monkeypatch.setenv("CODECBAY_REGISTRY", str(path))
+    get_registry.cache_clear()
+    yield path
+    get_registry.cache_clear()
+
+
+def test_a_users_own_registry_names_codecs_on_disk(own: Path, packages: Path) -> None:
+    entry = get_registry().find("codec", "mine")
+    assert entry is not None
+    assert entry.origin == str(own)
+    report = codecbay.check(packages / "musicgen-mono", codec="mine")
+    assert report.ok
+    assert report.codec_name == "mine"
+    assert codecbay.load_codec("mine", device="cpu").name == "mine"
+
+
+def test_a_registry_in_the_users_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "codecbay").mkdir()
+    write(tmp_path / "codecbay" / "registry.toml", ENTRY.format(name="mine", source="me/mine"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    get_registry.cache_clear()
+    assert get_registry().find("codec", "me/mine") is not None
+    get_registry.cache_clear()

@@ -102,6 +102,8 @@ def _find(kind: str, source: Source) -> Path:
         return path
     text = os.fspath(source)
     entry = get_registry().find(kind, text)
+    if entry is not None and entry.unsupported:
+        raise SourceError(f"The {kind} '{text}' ({entry.source}) is known, but not supported: {entry.unsupported}")
     if entry is not None:
         raise SourceError(
             f"The {kind} '{text}' is published as '{entry.source}', and only local files are read so far. Download it "
@@ -173,6 +175,8 @@ def _by_name(name: str) -> ResolvedCodec | None:
     if backend is not None:
         return ResolvedCodec(name, backend.spec(header), PackageFile(header), backend, name)
     entry = get_registry().find("codec", name)
+    if entry is not None and entry.local_path is not None:
+        return replace(resolve_codec(entry.local_path), name=entry.name)
     if entry is not None and entry.spec is not None:
         return ResolvedCodec(entry.name, entry.spec, None, None, entry.source)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from codecbay.errors import RegistryError, nearest
 from codecbay.spec import CodecSpec, facts
 
 SCHEMA_VERSION = 1
+ENV = "CODECBAY_REGISTRY"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class RegistryEntry:
         aliases: other names for it.
         backend: that builds it, for a codec.
         spec: of the codec.
+        revision: of the source, where one is pinned.
+        citation: where it is described.
+        unsupported: why it cannot be loaded, for what is listed all the same.
         origin: the file that says so.
     """
 
@@ -41,6 +46,16 @@ class RegistryEntry:
     backend: str | None
     spec: CodecSpec | None
     origin: str
+    revision: str | None = None
+    citation: str | None = None
+    unsupported: str | None = None
+
+    @property
+    def local_path(self) -> Path | None:
+        """Where the codec or model lies, if its source is a path; relative ones are meant from the registry file."""
+        if not self.source.startswith(("/", "./", "../", "~")):
+            return None
+        return Path(self.origin).parent / Path(self.source).expanduser()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``--json`` prints it."""
@@ -86,10 +101,17 @@ class Registry:
 
 @lru_cache(maxsize=1)
 def get_registry() -> Registry:
-    """The registry of this environment: what ships with codecbay and what plugins add."""
+    """The registry of this environment: what ships with codecbay, what plugins add, and the user's own files.
+
+    Those are ``~/.config/codecbay/registry.toml`` and the file that ``CODECBAY_REGISTRY`` names.
+    """
     from codecbay.plugins import get_plugins
 
-    return Registry([builtin_registry(), *(path for _, path in get_plugins().registries)])
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "codecbay" / "registry.toml"
+    files = [builtin_registry(), *(path for _, path in get_plugins().registries)]
+    files += [own] if own.is_file() else []
+    files += [Path(os.environ[ENV]).expanduser()] if os.environ.get(ENV) else []
+    return Registry(files)
 
 
 def _read(file: Path | Traversable) -> Iterator[RegistryEntry]:
@@ -122,6 +144,7 @@ def _entry(kind: str, name: str, fields: dict[str, Any], origin: str) -> Registr
         backend=fields.pop("backend", None),
         spec=None if spec is None else _spec(spec, licence),
         origin=origin,
+        **{key: fields.pop(key, None) for key in ("revision", "citation", "unsupported")},
     )
     if fields:
         raise ValueError(f"unknown key {next(iter(fields))!r}")

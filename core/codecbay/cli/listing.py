@@ -2,57 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from codecbay.cli.common import json_option, print_facts, print_json, print_table
 from codecbay.errors import RegistryError
+from codecbay.factory import check
 from codecbay.plugins import get_plugins
-from codecbay.registry import get_registry
+from codecbay.registry import RegistryEntry, get_registry
 from codecbay.spec import ranges
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--sample-rate", type=int, help="Only codecs of this sample rate, in Hz.")
+@click.option("--fits", metavar="PACKAGE", help="Only codecs that could serve the language model of this package.")
 @json_option
-def codecs(name: str | None, as_json: bool) -> None:
-    """List the published codecs that packages may refer to, or show the one called NAME."""
+def codecs(name: str | None, sample_rate: int | None, fits: str | None, as_json: bool) -> None:
+    """List the published codecs that are known by name, or show the one called NAME."""
     registry = get_registry()
-    entries = list(registry.entries("codec"))
     if name is not None:
         entry = registry.find("codec", name)
         if entry is None:
             raise RegistryError(f"No codec is called {name!r}.{registry.suggest('codec', name)} See 'codecbay codecs'.")
         facts = entry.to_dict()
-        if as_json:
-            print_json(facts)
-        else:
-            spec = facts.pop("spec") or {}
-            print_facts(facts | spec)
-    elif as_json:
+        if not as_json:
+            facts |= facts.pop("spec") or {}
+        (print_json if as_json else print_facts)(facts)
+        return
+    entries = [
+        entry
+        for entry in registry.entries("codec")
+        if (sample_rate is None or (entry.spec is not None and entry.spec.sample_rate == sample_rate))
+        and (fits is None or check(fits, entry.name).ok)
+    ]
+    if as_json:
         print_json([entry.to_dict() for entry in entries])
     else:
-        print_table(
-            ["name", "Hz", "frames/s", "codebooks", "card", "channels", "back-end", "licence"],
-            [
-                (
-                    entry.name,
-                    *(
-                        (
-                            spec.sample_rate,
-                            f"{float(spec.frame_rate):g}",
-                            ranges(spec.allowed_num_codebooks),
-                            ranges(tuple(sorted(set(spec.cardinalities)))),
-                            spec.channels,
-                        )
-                        if (spec := entry.spec) is not None
-                        else (None,) * 5
-                    ),
-                    entry.backend,
-                    entry.licence,
-                )
-                for entry in entries
-            ],
-        )
+        columns = ["name", "Hz", "frames/s", "codebooks", "card", "channels", "back-end", "licence"]
+        print_table(columns, [_row(entry) for entry in entries])
+
+
+def _row(entry: RegistryEntry) -> list[Any]:
+    spec = entry.spec
+    if spec is None:
+        return [entry.name, *[None] * 5, entry.backend, entry.licence]
+    return [
+        entry.name,
+        spec.sample_rate,
+        f"{float(spec.frame_rate):g}",
+        ranges(spec.allowed_num_codebooks),
+        ranges(tuple(sorted(set(spec.cardinalities)))),
+        spec.channels,
+        entry.backend,
+        entry.licence,
+    ]
 
 
 @click.command()
