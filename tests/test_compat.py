@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import pytest
 
 from codecbay.compat import Finding, Report, compare
+from codecbay.errors import ConfigError
 from codecbay.spec import CodecSpec, LMSpec
 
 CODEC = CodecSpec(
@@ -54,7 +56,7 @@ def test_every_mismatch_is_in_one_report() -> None:
         ({"sample_rate": 16000}, "sample_rate"),
         ({"channels": 2}, "channels"),
         ({"frame_rate": Fraction(25)}, "frame_rate"),
-        ({"allowed_num_codebooks": (2, 8)}, "n_q"),
+        ({"allowed_num_codebooks": (2, 3), "num_codebooks": 2}, "n_q"),
         ({"can_decode": False}, "decode"),
     ],
 )
@@ -114,7 +116,7 @@ def test_what_the_configuration_sets_on_the_codec_counts(own: int, fits: bool) -
 
 def test_another_codec_than_the_one_trained_on_is_a_warning_and_an_unknown_one_a_note() -> None:
     known = compare(LM, CODEC, own_codec=False, trained_with="facebook/encodec_32khz")
-    unknown = compare(LM, CODEC, own_codec=False)
+    unknown = compare(LM, CODEC, own_codec=None)
     assert known.ok
     assert unknown.ok
     assert found(known)["provenance"].severity == "warning"
@@ -135,3 +137,54 @@ def test_errors_come_first_and_the_report_is_plain_data() -> None:
         "codec": 1,
         "action": report.findings[0].action,
     }
+
+
+@pytest.mark.parametrize(
+    ("lm", "codec", "field", "action"),
+    [
+        (
+            LM,
+            replace(CODEC, cardinalities=(64, 64, 128, 128)),
+            "card",
+            "Use a codec with 2048 entries in each codebook.",
+        ),
+        (LM, replace(CODEC, cardinalities=(64,) * 4), "card", "transformer_lm.card=64"),
+        (replace(LM, codec_num_codebooks=2), CODEC, "compression_model_n_q", "correct compression_model_n_q"),
+        (replace(STEREO, channels=1), CODEC, "channels", "correct whichever is wrong"),
+        (replace(STEREO, num_codebooks=7), CODEC, "n_q", "need an even number"),
+        (
+            LM,
+            replace(CODEC, cardinalities=(2048,) * 32, num_codebooks=2, allowed_num_codebooks=(2, 5, 32)),
+            "n_q",
+            "train the LM with n_q=5",
+        ),
+    ],
+)
+def test_actions_help(lm: LMSpec, codec: CodecSpec, field: str, action: str) -> None:
+    report = compare(lm, codec)
+    assert not report.ok
+    assert action in found(report)[field].action
+
+
+def test_what_the_codec_allows_is_said_where_the_wanted_number_does_not_help_either() -> None:
+    report = compare(replace(LM, num_codebooks=9), CODEC, num_codebooks=99)
+    assert "but the codec allows 1..4" in found(report)["n_q"].action
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sample_rate": 0},
+        {"channels": 1.5},
+        {"cardinalities": ()},
+        {"cardinalities": (2048, 0, 2048, 2048)},
+        {"allowed_num_codebooks": ()},
+        {"allowed_num_codebooks": (0, 4)},
+        {"num_codebooks": 3, "allowed_num_codebooks": (4,)},
+        {"allowed_num_codebooks": (4, 5)},
+        {"frame_rate": Fraction(0)},
+    ],
+)
+def test_a_spec_that_describes_no_codec_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="This describes no codec"):
+        replace(CODEC, **change)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.filterwarnings("ignore:warning. provenance:UserWarning")
+@pytest.mark.filterwarnings("ignore:provenance:UserWarning")
 def test_the_first_python_block_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
@@ -35,14 +35,14 @@ def test_the_readme_shows_every_command_and_every_option_it_shows_exists(capsys:
         assert set(re.findall(r"\s(--?[a-z-]+)", shown[0])) <= set(re.findall(r"--?[a-z-]+", text))
 
 
-@pytest.mark.filterwarnings("ignore:warning. provenance:UserWarning")
+@pytest.mark.filterwarnings("ignore:provenance:UserWarning")
 def test_the_example_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples" / "swap_codec.py"), run_name="__main__")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.wav", "swapped.wav"]
 
 
-@pytest.mark.filterwarnings("ignore:warning. provenance:UserWarning")
+@pytest.mark.filterwarnings("ignore:provenance:UserWarning")
 def test_the_example_configuration_assembles() -> None:
     import codecbay
 

@@ -315,9 +315,14 @@ def test_the_codec_can_be_swapped() -> None:
 
 def test_a_codec_that_was_built_before() -> None:
     codec = load_codec("musicgen-mono")
-    with pytest.warns(UserWarning, match="another codec"):
-        model = load_model("musicgen-mono", codec=codec)
-    assert model.compression_model is codec
+    assert load_model("musicgen-mono", codec=codec).compression_model is codec
+
+
+def test_an_interleaved_codec_is_taken_for_what_is_inside() -> None:
+    stereo = load_model("musicgen-stereo")
+    again = type(stereo)("again", stereo.compression_model, stereo.lm)
+    assert again.compression_model.model is stereo.compression_model.model
+    assert load_model("musicgen-stereo", codec=stereo.compression_model).audio_channels == 2
 
 
 def test_a_codec_is_set_to_the_codebooks_that_are_needed() -> None:

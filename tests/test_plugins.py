@@ -76,6 +76,12 @@ def test_a_good_plugin_is_loaded(module: Path) -> None:
             "from codecbay.hookspecs import hookimpl\nCODECBAY_API = 1\n@hookimpl\ndef codecbay_backend(): return []",
             "unknown hook",
         ),
+        ("import sys; sys.exit(3)", "SystemExit"),
+        ("CODECBAY_API = 1\ndef codecbay_backends(): return []", "lacks the marker @hookimpl"),
+        (BACKEND.format(name="x").replace("[Backend()]", "[Backend]"), "not an instance"),
+        (BACKEND.format(name="x").replace('"x"', "None"), "it has no name"),
+        (BACKEND.format(name="x").replace('("some-library",)', "'torch'"), "no tuple of texts"),
+        (BACKEND.format(name="x").replace("def claims", "def clams"), "it has no claims()"),
         (
             "from codecbay.hookspecs import hookimpl\nCODECBAY_API = 1\n@hookimpl\ndef codecbay_backends(): return 1/0",
             "ZeroDivisionError",
@@ -135,9 +141,30 @@ def test_two_backends_that_claim_one_package_are_an_error(module: Path) -> None:
         path = "here"
 
     with pytest.raises(PluginError, match="'first' and 'second' both claim"):
-        find_backend(Header(), plugins.backends)
+        find_backend(Header(), plugins.backends)  # type: ignore[arg-type]
 
 
 def test_the_api_version_is_checked_before_hooks_are_called(module: Path) -> None:
     (module / "old_plugin.py").write_text(BACKEND.format(name="old").replace("CODECBAY_API = 1", "CODECBAY_API = 0"))
     assert "version 0" in only(load_plugins([point("old", "old_plugin")]))
+
+
+@pytest.mark.parametrize("method", ["spec", "build"])
+@pytest.mark.parametrize("body", ["raise KeyError('oops')", "return None"])
+def test_a_backend_that_fails_is_named(module: Path, method: str, body: str) -> None:
+    source = BACKEND.format(name="shaky")
+    for name in ("spec", "build"):
+        source = source.replace(f"def {name}(self", f"def {name}_(self") if name == method else source
+    arguments = "self, header" if method == "spec" else "self, file, *, device, dtype"
+    source = source.replace("    requires", f"    def {method}({arguments}): {body}\n    requires")
+    (module / "shaky_plugin.py").write_text(source)
+    backend = load_plugins([point("shaky", "shaky_plugin")]).backends["shaky"]
+    with pytest.raises(PluginError, match=rf"'shaky' \(.*\) failed in {method}\(\)"):
+        backend.spec(None) if method == "spec" else backend.build(None, device=None, dtype=None)  # type: ignore[arg-type]
+
+
+def test_a_backend_that_cannot_answer_does_not_claim(module: Path) -> None:
+    (module / "shaky_plugin.py").write_text(BACKEND.format(name="shaky").replace("return True", "return 1 / 0"))
+    backends = load_plugins([point("shaky", "shaky_plugin")]).backends
+    with pytest.warns(UserWarning, match="'shaky'"):
+        assert find_backend(None, backends) is None  # type: ignore[arg-type]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codecbay.errors import AudioError
+from codecbay.files import written_whole
 
 MAX_SAMPLE_RATE = 768_000
 _ZEROS = 24  # zero crossings of the sinc on either side
@@ -110,8 +110,7 @@ def resample(wav: Tensor, from_rate: int, to_rate: int) -> Tensor:
     Raises:
         AudioError: a sample rate is none, or nothing is left of the waveform.
     """
-    check_sample_rate(from_rate)
-    check_sample_rate(to_rate)
+    from_rate, to_rate = check_sample_rate(from_rate), check_sample_rate(to_rate)
     divisor = math.gcd(from_rate, to_rate)
     old, new = from_rate // divisor, to_rate // divisor
     if old == new:
@@ -190,20 +189,8 @@ def write_audio(path: str | os.PathLike[str], wav: Tensor, sample_rate: int) -> 
     check_waveform(wav[None])
     check_sample_rate(sample_rate)
     samples = wav.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).T.numpy()
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
-        soundfile.write(temporary, samples, check_sample_rate(sample_rate), format=kind)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        with written_whole(path) as temporary:
+            soundfile.write(str(temporary), samples, sample_rate, format=kind)
     except (soundfile.SoundFileError, OSError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise AudioError(f"{path}: the file cannot be written: {error}") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise AudioError(f"{path}: the file cannot be written: {getattr(error, 'strerror', None) or error}.") from None

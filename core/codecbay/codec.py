@@ -9,7 +9,6 @@ import abc
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,13 @@ from tqdm import tqdm
 
 from codecbay.audio import as_batch, check_sample_rate, convert_audio, resample
 from codecbay.errors import AudioError, CodecbayError, CodeRangeError, ConfigError, PackageError
+from codecbay.files import written_whole
 from codecbay.spec import CodecSpec
 
 _WINDOW = 30.0  # seconds that encode_audio and decode_audio work on at once
 _CONTEXT = 1.0  # seconds beside a window that its codes may depend on
 _MAX_CHANNELS = 1024
+_CODE_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _FORMAT = "codecbay.codes.1"
 
 
@@ -152,10 +153,9 @@ class Codec(nn.Module, abc.ABC):
         return self._fingerprint
 
     def _hash(self) -> str:
-        spec = self._spec.to_dict()
-        for key in ("num_codebooks", "can_encode", "can_decode", "licence", "extra_inputs"):
-            spec.pop(key)
-        digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+        spec = self._spec  # only what tells codes apart, so that a fingerprint holds for ever
+        facts = ["codecbay-1", spec.sample_rate, spec.channels, spec.frame_size, *spec.cardinalities]
+        digest = hashlib.sha256(json.dumps(facts).encode())
         for codebook in self.codebooks():
             digest.update(codebook.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -184,10 +184,12 @@ class Codec(nn.Module, abc.ABC):
             AudioError: it is no waveform.
         """
         batch = as_batch(wav)
-        # A sample at least must be left of it at the codec's rate.
-        least = -(-check_sample_rate(sample_rate) // self.sample_rate)
+        sample_rate = check_sample_rate(sample_rate)
+        # Down to the codec's rate, at least a sample must be left; and then there must be a frame of it.
+        least = -(-sample_rate // self.sample_rate)
         own = nn.functional.pad(batch.to(self.device), (0, max(least - batch.shape[-1], 0)))
         own = convert_audio(own, sample_rate, self.sample_rate, self.channels)
+        own = nn.functional.pad(own, (0, max(self.frame_size - own.shape[-1], 0)))
         parts, scales, n = [], [], self.codes_per_frame
         for first, last, start, end in self._windows(self._num_frames(batch.shape[-1], sample_rate), progress):
             codes, scale = self.encode(own[..., start * self.frame_size : end * self.frame_size])
@@ -229,7 +231,7 @@ class Codec(nn.Module, abc.ABC):
         codes, n = encoded.codes.to(self.device), self.codes_per_frame
         frames = self._num_frames(encoded.num_samples, encoded.sample_rate)
         found = None if encoded.scale is None else tuple(encoded.scale.shape)
-        windows = len(list(self._windows(frames)))
+        windows = -(-frames // self._window_frames)
         expected = (len(codes), self._scales_per_item, windows) if self._spec.has_scale else None
         if codes.shape[-1] != frames * n or found != expected:
             raise PackageError(
@@ -262,10 +264,13 @@ class Codec(nn.Module, abc.ABC):
         """Frames of a recording of so many samples at ``sample_rate`` Hz."""
         return max(-(-(samples * self.sample_rate // sample_rate) // self.frame_size), 1)
 
+    @property
+    def _window_frames(self) -> int:
+        return max(round(_WINDOW * self.sample_rate / self.frame_size), 1)
+
     def _windows(self, frames: int, progress: bool = False) -> Iterator[tuple[int, int, int, int]]:
         """Windows ``[first, last)`` of frames, and ``[start, end)`` with their surroundings."""
-        rate = self.sample_rate / self.frame_size
-        window, context = max(round(_WINDOW * rate), 1), round(_CONTEXT * rate)
+        window, context = self._window_frames, round(_CONTEXT * self.sample_rate / self.frame_size)
         starts = range(0, frames, window)
         for first in tqdm(starts, unit="window", disable=None if progress else True):
             last = min(first + window, frames)
@@ -314,7 +319,7 @@ def check_codes(codes: Tensor, cardinalities: Sequence[int], owner: str) -> Tens
     Raises:
         CodeRangeError: they have the wrong type or shape, or values out of range.
     """
-    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+    if not isinstance(codes, Tensor) or codes.dtype not in _CODE_TYPES:
         raise CodeRangeError(f"Codes are whole numbers, found {getattr(codes, 'dtype', type(codes).__name__)}.")
     if codes.dim() != 3 or not codes.numel():
         raise CodeRangeError(f"Codes have the shape [B, K, T] with something in it, found {list(codes.shape)}.")
@@ -373,16 +378,10 @@ class EncodedAudio:
         if self.scale is not None:
             tensors["scale"] = self.scale.cpu().contiguous()
         path = Path(path)
-        temporary = None
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
-                temporary = Path(stream.name)
-                stream.write(save(tensors, facts))
-            temporary.chmod(0o644)
-            temporary.replace(path)
+            with written_whole(path) as temporary:
+                temporary.write_bytes(save(tensors, facts))
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise AudioError(f"{path}: the file cannot be written: {error.strerror or error}.") from None
 
     @classmethod

@@ -33,9 +33,14 @@ class Finding:
         """Plain data, as ``--json`` prints it."""
         return facts(self)
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """The finding in words, without its severity."""
         lm, codec = ("unknown" if value is None else value for value in (self.lm, self.codec))
-        return f"{self.severity}: {self.field}: LM {lm}, codec {codec}. {self.action}"
+        return f"{self.field}: LM {lm}, codec {codec}. {self.action}"
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,7 @@ def compare(
     codec_name: str = "codec",
     num_codebooks: int | None = None,
     trained_with: str | None = None,
-    own_codec: bool = True,
+    own_codec: bool | None = True,
 ) -> Report:
     """Compare a language model with a codec.
 
@@ -104,93 +109,111 @@ def compare(
         codec_name: how the report calls the codec.
         num_codebooks: codebooks that the user wants the codec to use.
         trained_with: the name of the codec the model was trained on, where it is known.
-        own_codec: the codec is the one that came with the language model.
+        own_codec: whether the codec is the one that the model was trained on; ``None`` where nothing tells.
     """
-    findings: list[Finding] = []
-
-    def add(severity: str, field: str, in_lm: Any, in_codec: Any, action: str) -> None:
-        findings.append(Finding(severity, field, in_lm, in_codec, action))
-
-    chosen = _choose_codebooks(lm, codec, 2 if lm.stereo == "codebook" else 1, num_codebooks, add)
+    chosen, findings = _choose_codebooks(lm, codec, num_codebooks)
     if chosen is not None:
         codec = replace(codec, num_codebooks=chosen)
     wrapped = codec
-    interleaves = lm.stereo is not None and codec.channels == 1
-    if interleaves:
+    if lm.stereo is not None and codec.channels == 1:
         wrapped = codec.interleaved(per_timestep=lm.stereo == "timestep")
-    elif lm.stereo is not None:
-        add(
-            ERROR, "channels", "two mono streams, interleaved", codec.channels,
-            "Use a mono codec: left and right are encoded apart and interleaved.",
-        )  # fmt: skip
-
-    used = codec.cardinalities[: codec.num_codebooks]
-    sizes = sorted(set(used))
-    if sizes != [lm.cardinality]:
-        shown = sizes[0] if len(sizes) == 1 else list(used)
-        add(
-            ERROR, "card", lm.cardinality, shown,
-            f"Use a codec with {lm.cardinality} entries a codebook, or train the LM with transformer_lm.card="
-            f"{max(sizes)}.",
-        )  # fmt: skip
-    if lm.sample_rate is not None and lm.sample_rate != codec.output_rate:
-        add(
-            ERROR, "sample_rate", lm.sample_rate, codec.output_rate,
-            f"Use a codec at {lm.sample_rate} Hz, or train the LM with sample_rate={codec.output_rate}.",
-        )  # fmt: skip
-    if lm.channels is not None and lm.channels != wrapped.channels and (interleaves or lm.stereo is None):
-        add(
-            ERROR, "channels", lm.channels, wrapped.channels,
-            f"Use a codec with {lm.channels} channel{'s' * (lm.channels != 1)}, or train the LM with "
-            f"channels={wrapped.channels}.",
-        )  # fmt: skip
-    if lm.frame_rate is not None and lm.frame_rate != codec.frame_rate:
-        add(
-            ERROR, "frame_rate", float(lm.frame_rate), float(codec.frame_rate),
-            f"Use a codec with {float(lm.frame_rate):g} frames a second: the LM's tokens keep that time.",
-        )  # fmt: skip
-    if not codec.can_decode:
-        add(ERROR, "decode", "needed", "encoder only", "Use a codec that decodes.")
-    if not codec.can_encode:
-        add(WARNING, "encode", "needed for audio prompts", "decoder only", "Continuation will not work.")
-    if not own_codec:
-        if trained_with is None:
-            add(
-                NOTE,
-                "provenance",
-                None,
-                codec_name,
-                "Nothing tells whether the LM was trained on this codec.",
-            )
-        else:
-            add(
-                WARNING, "provenance", trained_with, codec_name,
-                "The LM was trained on another codec: its tokens mean something else to this one.",
-            )  # fmt: skip
+    findings += _cardinality(lm, codec)
+    findings += _sample_rate(lm, codec)
+    findings += _channels(lm, codec, wrapped)
+    findings += _frame_rate(lm, codec)
+    findings += _abilities(codec)
+    findings += _provenance(own_codec, trained_with, codec_name)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Report(lm_name, codec_name, lm, wrapped, codec.num_codebooks, tuple(findings))
 
 
-def _choose_codebooks(lm: LMSpec, codec: CodecSpec, factor: int, wanted: int | None, add: Any) -> int | None:
-    """The number of codebooks to set on the bare codec; ``None`` where none serves."""
-    each = f" on each of two channels (n_q {lm.num_codebooks})" if factor == 2 else ""
+def _choose_codebooks(lm: LMSpec, codec: CodecSpec, wanted: int | None) -> tuple[int | None, list[Finding]]:
+    """The number of codebooks to set on the bare codec, ``None`` where none serves; and what there is to say of it."""
+    factor = 2 if lm.stereo == "codebook" else 1
+    allowed, findings = codec.allowed_num_codebooks, []
+    if lm.num_codebooks % factor:
+        action = "Two interleaved channels need an even number; correct the LM's transformer_lm.n_q."
+        return None, [Finding(ERROR, "n_q", lm.num_codebooks, ranges(allowed), action)]
     needed = lm.num_codebooks // factor
-    allowed = codec.allowed_num_codebooks
+    each = f" on each of two channels (n_q {lm.num_codebooks})" if factor == 2 else ""
     if lm.codec_num_codebooks is not None and lm.codec_num_codebooks != needed:
-        add(
-            ERROR, "compression_model_n_q", needed, lm.codec_num_codebooks,
-            f"The LM's configuration sets {lm.codec_num_codebooks} codebooks on its codec, but needs {needed}{each}.",
-        )  # fmt: skip
+        action = f"The LM needs {needed} codebooks{each}; correct compression_model_n_q in its configuration."
+        findings.append(Finding(ERROR, "compression_model_n_q", needed, lm.codec_num_codebooks, action))
     if wanted is not None and wanted != needed:
-        add(ERROR, "n_q", needed, wanted, f"Set num_codebooks={needed}{each}, or leave it out.")
-        return wanted if wanted in allowed else None
+        but = "" if needed in allowed else f"; but the codec allows {ranges(allowed)}"
+        action = f"Set num_codebooks={needed}{each}, or leave it out{but}."
+        findings.append(Finding(ERROR, "n_q", needed, wanted, action))
+        return (wanted if wanted in allowed else None), findings
     if needed not in allowed:
-        add(
-            ERROR, "n_q", needed, ranges(allowed),
-            f"Use a codec that allows {needed} codebooks{each}, or train the LM with n_q={max(allowed) * factor}.",
-        )  # fmt: skip
-        return None
+        near = min(allowed, key=lambda n: abs(n - needed)) * factor
+        action = (
+            f"Use a codec that allows {needed} codebook{'s' * (needed != 1)}{each}, or train the LM with n_q={near}."
+        )
+        findings.append(Finding(ERROR, "n_q", needed, ranges(allowed), action))
+        return None, findings
     if needed != codec.num_codebooks:
-        add(NOTE, "n_q", needed, codec.num_codebooks, f"The codec is set to {needed} codebooks{each}.")
-    return needed
+        action = f"The codec is set to {needed} codebook{'s' * (needed != 1)}{each}."
+        findings.append(Finding(NOTE, "n_q", needed, codec.num_codebooks, action))
+    return needed, findings
+
+
+def _cardinality(lm: LMSpec, codec: CodecSpec) -> list[Finding]:
+    used = codec.cardinalities[: codec.num_codebooks]
+    if set(used) == {lm.cardinality}:
+        return []
+    uniform = len(set(used)) == 1
+    train = f", or train the LM with transformer_lm.card={used[0]}" if uniform else ""
+    action = f"Use a codec with {lm.cardinality} entries in each codebook{train}."
+    return [Finding(ERROR, "card", lm.cardinality, used[0] if uniform else list(used), action)]
+
+
+def _sample_rate(lm: LMSpec, codec: CodecSpec) -> list[Finding]:
+    if lm.sample_rate in (None, codec.output_rate):
+        return []
+    action = f"Use a codec at {lm.sample_rate} Hz, or train the LM with sample_rate={codec.output_rate}."
+    return [Finding(ERROR, "sample_rate", lm.sample_rate, codec.output_rate, action)]
+
+
+def _channels(lm: LMSpec, codec: CodecSpec, wrapped: CodecSpec) -> list[Finding]:
+    if lm.stereo is not None and codec.channels != 1:
+        action = "Use a mono codec: left and right are encoded apart and interleaved."
+        return [Finding(ERROR, "channels", "two mono streams, interleaved", codec.channels, action)]
+    if lm.channels in (None, wrapped.channels):
+        return []
+    if lm.stereo is not None:
+        action = f"The LM's configuration says channels: {lm.channels} and interleaves two; correct whichever is wrong."
+    else:
+        action = (
+            f"Use a codec with {lm.channels} channel{'s' * (lm.channels != 1)}, or train the LM with "
+            f"channels={wrapped.channels}."
+        )
+    return [Finding(ERROR, "channels", lm.channels, wrapped.channels, action)]
+
+
+def _frame_rate(lm: LMSpec, codec: CodecSpec) -> list[Finding]:
+    if lm.frame_rate in (None, codec.frame_rate):
+        return []
+    rate = float(lm.frame_rate or 0)
+    action = f"Use a codec with {rate:g} frames a second: the LM's tokens keep that time."
+    return [Finding(ERROR, "frame_rate", rate, float(codec.frame_rate), action)]
+
+
+def _abilities(codec: CodecSpec) -> list[Finding]:
+    findings = []
+    if not codec.can_decode:
+        findings.append(Finding(ERROR, "decode", "needed", "encoder only", "Use a codec that decodes."))
+    if not codec.can_encode:
+        action = "Continuation will not work."
+        findings.append(Finding(WARNING, "encode", "needed for audio prompts", "decoder only", action))
+    return findings
+
+
+def _provenance(own_codec: bool | None, trained_with: str | None, codec_name: str) -> list[Finding]:
+    if own_codec is None:
+        action = "Nothing tells whether the LM was trained on this codec."
+        return [Finding(NOTE, "provenance", trained_with, codec_name, action)]
+    if own_codec:
+        return []
+    action = "The LM was trained on another codec: its tokens mean something else to this one."
+    return [Finding(WARNING, "provenance", trained_with or "another", codec_name, action)]

@@ -214,7 +214,9 @@ def _check(
         resolved = resolve_codec(codec)
         spec, name = resolved.spec, resolved.name
     else:
-        spec, name = codec.spec, codec.name
+        from codecbay.stereo import bare
+
+        spec, name = bare(codec).spec, codec.name
     trained_with = config.trained_on
     lm_spec = config.spec
     if own is not None:
@@ -227,7 +229,7 @@ def _check(
         codec_name=name,
         num_codebooks=num_codebooks,
         trained_with=trained_with,
-        own_codec=_same(own, resolved),
+        own_codec=_trained_on(own, trained_with, resolved),
     )
     return report, config, resolved
 
@@ -247,12 +249,24 @@ def _own_codec(package: Package, *, needed: bool) -> ResolvedCodec | None:
         return None  # another codec was asked for; what the package's own is then stays unknown
 
 
-def _same(own: ResolvedCodec | None, other: ResolvedCodec | None) -> bool:
-    if own is None or other is None:
-        return False
-    if own.file is not None and other.file is not None and own.reference is None:
-        return own.file.header.path.resolve() == other.file.header.path.resolve()
-    return own.reference is not None and own.reference == other.reference
+def _trained_on(own: ResolvedCodec | None, trained_with: str | None, codec: ResolvedCodec | None) -> bool | None:
+    """Whether ``codec`` is the one that the model was trained on, as far as names, files and checksums tell."""
+    if codec is None:
+        return None
+    if own is not None and own.file is not None and codec.file is not None and own.reference is None:
+        ours, theirs = own.file.header, codec.file.header
+        if ours.path.resolve() == theirs.path.resolve():
+            return True
+        sums = [{name: header.blocks[t.block].crc for name, t in header.tensors.items()} for header in (ours, theirs)]
+        return None if None in (*sums[0].values(), *sums[1].values()) else sums[0] == sums[1]
+    if trained_with is not None and codec.reference is not None:
+        return _full_name(trained_with) == _full_name(codec.reference)
+    return None
+
+
+def _full_name(name: str) -> str:
+    entry = get_registry().find("codec", name)
+    return name if entry is None else entry.source
 
 
 def load_codec(
@@ -298,6 +312,9 @@ def load(
 ) -> GenerativeModel:
     """Load a model: check that codec and language model fit, build both, put them together.
 
+    Weights that need no conversion stay mapped to the package's file: do not overwrite it in place while the model
+    lives (write beside it and rename), or call ``model.lm.train()`` first, which gives them memory of their own.
+
     Args:
         source: an export package: a directory, or the language model's file; or ``debug``.
         codec: another codec than the package's own: a package, a published codec's name, or a built codec.
@@ -325,7 +342,7 @@ def load(
     lm_dtype = _dtype(dtype, torch.float16 if target.type == "cuda" else torch.float32)
     small_dtype = _dtype(codec_dtype, torch.float32)
     name = os.fspath(source)
-    if name in DEBUG_MODELS and sources.local_path(name) is None:
+    if name in DEBUG_MODELS:  # a directory of that name is './debug'
         return debug_model(name, resolve_codec(DEBUG_MODELS[name].codec).build(target, small_dtype), target)
 
     package = open_package(source)
@@ -334,7 +351,7 @@ def load(
         raise IncompatibleError(report)
     for finding in report.findings:
         if finding.severity == compat.WARNING:
-            warnings.warn(str(finding), stacklevel=2)
+            warnings.warn(finding.text, stacklevel=2)
     lm = build_lm(
         package.lm,
         config,
@@ -370,7 +387,10 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None or device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
+        if found.type == "meta":
+            raise RuntimeError("nothing can be computed there")
+        return found
     except (RuntimeError, AssertionError, TypeError) as error:  # what torch says of devices that are not there
         raise CodecbayError(f"device={str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
 

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,7 +23,7 @@ from codecbay.errors import AudioError, CodeRangeError, GenerationError, Incompa
 from codecbay.lm.conditioners import ConditioningAttributes, WavCondition
 from codecbay.lm.model import LMModel, LMOutput
 from codecbay.lm.sampling import Sampling, is_number
-from codecbay.stereo import InterleavedStereo
+from codecbay.stereo import InterleavedStereo, bare
 
 ProgressCallback = Callable[[int, int], None]
 Audio = Tensor | tuple[Tensor, Tensor]
@@ -74,14 +75,13 @@ class GenerativeModel:
         import codecbay
 
         name = cls.default_name if name is None else name
-        full_name = _DEPRECATED.get(name)
+        full_name = None if Path(name).exists() else _DEPRECATED.get(name)
         if full_name is not None:
             warnings.warn(f"The name {name!r} is deprecated; use {full_name!r}.", FutureWarning, stacklevel=2)
         model = codecbay.load(full_name or (cls.debug_name if name == "debug" else name), device=device)
         if isinstance(model, cls):
             return model
-        inner = model.compression_model
-        return cls(model.name, inner.model if isinstance(inner, InterleavedStereo) else inner, model.lm)
+        return cls(model.name, model.compression_model, model.lm)
 
     @property
     def device(self) -> torch.device:
@@ -136,8 +136,7 @@ class GenerativeModel:
             GenerationError: a value makes no sense.
         """
         duration = self._full_duration if duration is None else duration
-        if not (is_number(duration) and 0 < duration < 86_400):
-            raise GenerationError(f"duration should be a number of seconds above 0, found {duration!r}.")
+        check_duration(duration)
         if not (is_number(cfg_coef) and math.isfinite(cfg_coef)):
             raise GenerationError(f"cfg_coef should be a number, found {cfg_coef!r}.")
         if extend_stride is None:
@@ -148,6 +147,8 @@ class GenerativeModel:
                 f"extend_stride should be more than 0 and less than the {self.max_duration:g} seconds that the model "
                 f"generates at once, found {extend_stride!r}."
             )
+        if not (isinstance(use_sampling, bool) and isinstance(two_step_cfg, bool)):
+            raise GenerationError("use_sampling and two_step_cfg should be True or False.")
         self._sampling = Sampling(use_sampling, temperature, top_k, top_p)
         self.duration = duration
         self.extend_stride = extend_stride
@@ -402,13 +403,24 @@ class AudioGen(GenerativeModel):
     _full_duration = 10.0
 
 
+_DAY = 86_400
 _DEPRECATED = {name: f"facebook/musicgen-{name}" for name in ("small", "medium", "large", "melody")}
 MODEL_CLASSES: dict[str, type[GenerativeModel]] = {"musicgen": MusicGen, "audiogen": AudioGen}
 
 
+def check_duration(duration: float) -> None:
+    """Refuse a duration that makes no sense.
+
+    Raises:
+        GenerationError: it is no number of seconds between 0 and a day.
+    """
+    if not (is_number(duration) and 0 < duration < _DAY):
+        raise GenerationError(f"duration should be more than 0 and less than {_DAY} seconds, found {duration!r}.")
+
+
 def _fit(codec: Codec, lm: LMModel, name: str) -> Codec:
     """The codec as the language model needs it."""
-    spec = lm.config.spec
+    spec, codec = lm.config.spec, bare(codec)
     report = compare(spec, codec.spec, lm_name=name, codec_name=codec.name)
     if not report.ok:
         raise IncompatibleError(report)

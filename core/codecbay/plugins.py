@@ -7,17 +7,24 @@ hence this one. Built-in plugins come in through the same entry points as everyo
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from codecbay.errors import PluginError, nearest
+from codecbay.errors import CodecbayError, PluginError, nearest
 from codecbay.hookspecs import API_VERSION, Backend, Hooks
-from codecbay.spec import facts
+from codecbay.spec import CodecSpec, facts
+
+if TYPE_CHECKING:
+    import torch
+
+    from codecbay.codec import Codec
+    from codecbay.package import Header, PackageFile
 
 GROUP = "codecbay.plugins"
 ENV = "CODECBAY_PLUGINS"
@@ -133,7 +140,8 @@ def _load(point: EntryPoint, manager: pluggy.PluginManager, plugins: Plugins) ->
             )
         manager.register(module, point.name)
         manager.check_pending()
-        backends: list[Backend] = _collect(manager, module, "codecbay_backends")
+        _check_markers(module)
+        backends = [_Guarded(_checked(b), _distribution(point)) for b in _collect(manager, module, "codecbay_backends")]
         for backend in backends:
             owner = plugins.owners.get(backend.name)
             if owner is not None:
@@ -148,7 +156,7 @@ def _load(point: EntryPoint, manager: pluggy.PluginManager, plugins: Plugins) ->
             backends=tuple(backend.name for backend in backends),
             requires=tuple(sorted({name for backend in backends for name in backend.requires})),
         )
-    except Exception as error:  # a plugin is someone else's code: anything can come out of it
+    except (Exception, SystemExit) as error:  # a plugin is someone else's code: anything can come out of it
         if manager.has_plugin(point.name):
             manager.unregister(name=point.name)
         plugins.infos.append(_info(point, "failed", f"{type(error).__name__}: {error}"))
@@ -170,6 +178,77 @@ def _collect(manager: pluggy.PluginManager, module: Any, hook: str) -> list[Any]
     return []
 
 
+def _check_markers(module: Any) -> None:
+    """Refuse a hook that would never be called, for want of its marker."""
+    for name in (name for name in vars(Hooks) if name.startswith("codecbay_")):
+        function = getattr(module, name, None)
+        if function is not None and not hasattr(function, "codecbay_impl"):
+            raise PluginError(f"its {name} lacks the marker @hookimpl")
+
+
+def _checked(backend: Any) -> Backend:
+    problems = []
+    if isinstance(backend, type):
+        problems.append("it is a class, not an instance")
+    if not (isinstance(getattr(backend, "name", None), str) and backend.name):
+        problems.append("it has no name")
+    requires = getattr(backend, "requires", None)
+    if not isinstance(requires, (tuple, list)) or not all(isinstance(name, str) for name in requires):
+        problems.append("its requires is no tuple of texts")
+    problems += [f"it has no {m}()" for m in ("claims", "spec", "build") if not callable(getattr(backend, m, None))]
+    if problems:
+        raise PluginError(f"a back-end of it ({backend!r:.80}) is none: {', '.join(problems)}")
+    result: Backend = backend
+    return result
+
+
+class _Guarded:
+    """A back-end whose failures name the plugin they come from."""
+
+    def __init__(self, backend: Backend, distribution: str) -> None:
+        self._backend = backend
+        self._distribution = distribution
+        self.name = backend.name
+        self.requires = tuple(backend.requires)
+
+    def claims(self, header: Header) -> bool:
+        """Whether the back-end claims a package; one that fails to answer does not."""
+        try:
+            return bool(self._backend.claims(header))
+        except Exception as error:
+            warnings.warn(str(self._failure("claims", error)), stacklevel=2)
+            return False
+
+    def spec(self, header: Header) -> CodecSpec:
+        """What the back-end says the codec is."""
+        spec = self._call("spec", lambda: self._backend.spec(header))
+        if not isinstance(spec, CodecSpec):
+            raise self._failure("spec", TypeError(f"it returned {type(spec).__name__}, no CodecSpec"))
+        return spec
+
+    def build(self, file: PackageFile, *, device: torch.device, dtype: torch.dtype) -> Codec:
+        """The codec that the back-end builds."""
+        from codecbay.codec import Codec
+
+        codec = self._call("build", lambda: self._backend.build(file, device=device, dtype=dtype))
+        if not isinstance(codec, Codec):
+            raise self._failure("build", TypeError(f"it returned {type(codec).__name__}, no Codec"))
+        return codec
+
+    def _call(self, method: str, function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except CodecbayError:
+            raise
+        except Exception as error:
+            raise self._failure(method, error) from error
+
+    def _failure(self, method: str, error: Exception) -> PluginError:
+        return PluginError(
+            f"The back-end '{self.name}' ({self._distribution}) failed in {method}(): {type(error).__name__}: {error}"
+        )
+
+
 def _info(point: EntryPoint, state: str, error: str | None = None, **more: Any) -> PluginInfo:
     return PluginInfo(point.name, point.value, _distribution(point), state, error, **more)
 
@@ -178,7 +257,7 @@ def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "unknown distribution"
 
 
-def find_backend(header: Any, backends: Mapping[str, Backend]) -> Backend | None:
+def find_backend(header: Header, backends: Mapping[str, Backend]) -> Backend | None:
     """The back-end that claims a package, or ``None``.
 
     Raises:

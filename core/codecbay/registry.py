@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -108,9 +109,16 @@ def get_registry() -> Registry:
     from codecbay.plugins import get_plugins
 
     own = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "codecbay" / "registry.toml"
-    files = [builtin_registry(), *(path for _, path in get_plugins().registries)]
+    files = [builtin_registry()]
     files += [own] if own.is_file() else []
     files += [Path(os.environ[ENV]).expanduser()] if os.environ.get(ENV) else []
+    for plugin, path in get_plugins().registries:
+        try:
+            Registry([*files, path])
+        except RegistryError as error:  # a plugin's mistake must not take the others' codecs away
+            warnings.warn(f"The registry of the plugin '{plugin.name}' is left out. {error}", stacklevel=2)
+        else:
+            files.append(path)
     return Registry(files)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any
 
-from codecbay.errors import CodecbayError
+from codecbay.errors import CodecbayError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,25 @@ class CodecSpec:
     causal: bool = False
     extra_inputs: tuple[str, ...] = ()
     licence: str | None = None
+
+    def __post_init__(self) -> None:
+        counts = {
+            "sample_rate": self.sample_rate,
+            "channels": self.channels,
+            "frame_size": self.frame_size,
+            "decoded_sample_rate": self.output_rate,
+            **{f"cardinalities[{i}]": size for i, size in enumerate(self.cardinalities)},
+        }
+        problems = [f"{name} is {value!r}" for name, value in counts.items() if type(value) is not int or value < 1]
+        allowed = self.allowed_num_codebooks
+        if not allowed or self.num_codebooks not in allowed or not 0 < min(allowed) <= max(allowed):
+            problems.append(f"num_codebooks is {self.num_codebooks!r} of {allowed!r}")
+        elif max(allowed) > len(self.cardinalities):
+            problems.append(f"{len(self.cardinalities)} cardinalities for {max(allowed)} codebooks")
+        if not self.frame_rate > 0:
+            problems.append(f"frame_rate is {self.frame_rate!r}")
+        if problems:
+            raise ConfigError(f"This describes no codec: {'; '.join(problems)}.")
 
     @property
     def output_rate(self) -> int:

@@ -12,6 +12,11 @@ from codecbay.codec import Codec
 from codecbay.errors import CodecbayError, CodeRangeError
 
 
+def bare(codec: Codec) -> Codec:
+    """The codec itself, without the interleaving around it."""
+    return codec.model if isinstance(codec, InterleavedStereo) else codec
+
+
 class InterleavedStereo(Codec):
     """A mono codec applied to two channels.
 

@@ -120,8 +120,9 @@ class EncodecCodec(Codec):
 
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         """Decode ``[B, K, T]`` to ``[B, C, T * frame_size]``."""
-        if scale is not None and not self.config.renormalize:
-            raise AudioError(f"The codec '{self.name}' has no scale, but one was given.")
+        if scale is not None and (not self.config.renormalize or scale.numel() != len(codes)):
+            expected = f"[{len(codes)}, 1]" if self.config.renormalize else "none"
+            raise AudioError(f"The scale of codec '{self.name}' should be {expected}, found {list(scale.shape)}.")
         wav = self._run(self.decoder, self.decode_latent(codes))
         return wav if scale is None else wav * scale.to(wav).view(-1, 1, 1)
 

@@ -241,6 +241,8 @@ def test_a_fingerprint_tells_how_streams_are_interleaved() -> None:
     "changes",
     [
         {"num_samples": 10_000_000},
+        {"num_samples": 10**14},
+        {"num_samples": 10**30},
         {"num_samples": 1},
         {"sample_rate": 1},
         {"scale": None},
@@ -261,3 +263,15 @@ def test_a_scale_for_a_codec_without_one_is_refused() -> None:
     codec = load_codec("musicgen-mono")
     with pytest.raises(PackageError):
         codec.decode_audio(replace(codec.encode_audio(noise(1, 1, 700), 32000), scale=torch.ones(1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("musicgen-mono", "4aee2731df56703251b321a2dce73742"),
+        ("encodec-24khz-causal", "6f0da4f5120a6194c1b78f12a5dad00a"),
+        ("encodec-48khz-stereo-renormalized", "c002ff4b2f109f189f9f82934a3b218c"),
+    ],
+)
+def test_fingerprints_hold_for_ever(name: str, fingerprint: str) -> None:
+    assert load_codec(name).fingerprint().startswith(fingerprint)

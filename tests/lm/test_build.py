@@ -76,3 +76,12 @@ def test_the_code_of_a_text_encoder_is_not_run(
 def test_conditioners_cannot_have_the_names_of_a_module(name: str) -> None:
     with pytest.raises(ConfigError, match="cannot have this name"):
         ConditioningProvider({name: LUTConditioner(2, 2, 2, NoopTokenizer(2))})
+
+
+def test_training_does_not_touch_the_package(packages: Path, text_encoder: Path, tmp_path: Path) -> None:
+    package = shutil.copytree(packages / "musicgen-mono", tmp_path / "p")
+    model = codecbay.load(package, text_encoder=text_encoder, device="cpu")
+    model.lm.train()
+    (package / "state_dict.bin").write_bytes(b"")  # as saving over it does, before it writes
+    state = model.lm.state_dict()
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -60,9 +60,24 @@ def main(args: list[str] | None = None) -> None:
     try:
         cli.main(args, prog_name="codecbay", standalone_mode=True)
     except CodecbayError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        _refuse(str(error))
+    except MemoryError:
+        _refuse("There is not enough memory for this.")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, of a GPU
+            raise
+        _refuse(f"There is not enough memory on the device for this. {str(error).splitlines()[0]}")
+
+
+def _refuse(message: str) -> NoReturn:
+    click.echo(f"Error: {_plain(message)}", err=True)
+    sys.exit(1)
+
+
+def _plain(text: str) -> str:
+    """Text without control characters, which file names and metadata may smuggle to a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {_plain(str(message))}", err=True)

@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from codecbay.cli.common import device_option, json_option, num_codebooks_option, print_facts, print_json
+from codecbay.cli.common import (
+    SOUNDS,
+    check_output,
+    device_option,
+    json_option,
+    num_codebooks_option,
+    print_facts,
+    print_json,
+)
+from codecbay.errors import SourceError
 
 
 @click.command()
@@ -21,13 +30,13 @@ def encode(
     sound: Path, codec: str, output: Path | None, num_codebooks: int | None, device: str | None, as_json: bool
 ) -> None:
     """Encode SOUND (wav, flac, ogg, mp3 …) of any sample rate, channels and length."""
+    path = check_output(output or sound.with_suffix(".codes"), ".codes")
     from codecbay.audio import read_audio
     from codecbay.factory import load_codec
 
     wav, sample_rate = read_audio(sound)
     model = load_codec(codec, device=device, num_codebooks=num_codebooks)
     encoded = model.encode_audio(wav, sample_rate, progress=True)
-    path = output or sound.with_suffix(".codes")
     encoded.save(path)
     _print(_facts(path, encoded), as_json)
 
@@ -40,14 +49,17 @@ def encode(
 @json_option
 def decode(codes: Path, codec: str | None, output: Path | None, device: str | None, as_json: bool) -> None:
     """Decode CODES, with the codec that made them and no other."""
+    path = check_output(output or codes.with_suffix(".wav"), *SOUNDS)
     from codecbay.audio import write_audio
     from codecbay.codec import EncodedAudio
     from codecbay.factory import load_codec
 
     encoded = EncodedAudio.load(codes)
-    model = load_codec(codec or encoded.codec, device=device)
+    try:
+        model = load_codec(codec or encoded.codec, device=device)
+    except SourceError as error:
+        raise error if codec else SourceError(f"{error} Name the codec that made the codes with --codec.") from None
     wav, sample_rate = model.decode_audio(encoded, progress=True)
-    path = output or codes.with_suffix(".wav")
     write_audio(path, wav[0], sample_rate)
     _print(_facts(path, encoded), as_json)
 

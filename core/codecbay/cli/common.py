@@ -4,13 +4,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
+from codecbay.errors import AudioError
+from codecbay.spec import ranges
+
+SOUNDS = (".wav", ".flac", ".ogg")
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print facts as JSON.")
 device_option = click.option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one, by default.")
 num_codebooks_option = click.option("--num-codebooks", type=click.IntRange(min=1), help="Codebooks the codec uses.")
+
+
+def check_output(path: Path, *endings: str) -> Path:
+    """``path`` itself, refused now where it cannot be written, and not after minutes of work.
+
+    Raises:
+        AudioError: its ending is another, or its directory does not exist.
+    """
+    if path.suffix.lower() not in endings:
+        raise AudioError(f"{path}: give a file name that ends in {' or '.join(endings)}.")
+    if not path.parent.is_dir():
+        raise AudioError(f"{path}: the directory {path.parent} does not exist.")
+    return path
+
+
+def shown(value: Any) -> str:
+    """A fact in few words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} ({inner})" for key, inner in value.items()) or "none"
+    if isinstance(value, (list, tuple)):
+        if len(set(value)) == 1 and len(value) > 1:
+            return f"{value[0]} x {len(value)}"
+        return ranges(tuple(value))
+    return str(value)
 
 
 def print_json(facts: Any) -> None:
@@ -20,8 +50,9 @@ def print_json(facts: Any) -> None:
 
 def print_facts(facts: dict[str, Any]) -> None:
     """Facts as aligned lines."""
-    width = max(map(len, facts))
-    for name, value in facts.items():
+    told = {name: shown(value) for name, value in facts.items() if value not in (None, [], ())}
+    width = max(map(len, told))
+    for name, value in told.items():
         click.echo(f"{name:<{width}}  {value}")
 
 

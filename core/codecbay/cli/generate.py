@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from codecbay.cli.common import device_option, json_option, num_codebooks_option, print_json
-from codecbay.errors import AudioError, GenerationError
+from codecbay.cli.common import SOUNDS, check_output, device_option, json_option, num_codebooks_option, print_json
+from codecbay.errors import GenerationError
 
 
 @click.command()
@@ -20,7 +20,11 @@ from codecbay.errors import AudioError, GenerationError
 @click.option("--prompt", type=click.Path(path_type=Path), help="A sound file to continue.")
 @click.option("--melody", type=click.Path(path_type=Path), help="A sound file whose melody to follow.")
 @click.option("--duration", type=float, default=10.0, show_default=True, help="Seconds, the prompt included.")
-@click.option("--seed", type=click.IntRange(min=0, max=2**63 - 1), help="Equal seeds give equal files.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=2**63 - 1),
+    help="The same command with the same seed gives the same files.",
+)
 @click.option("--greedy", is_flag=True, help="Take the likeliest token instead of drawing one.")
 @click.option("--top-k", type=int, default=250, show_default=True, help="Draw among so many tokens; 0 for all.")
 @click.option("--top-p", type=float, default=0.0, show_default=True, help="Draw among tokens of this probability.")
@@ -67,10 +71,14 @@ def generate(
 
     from codecbay.audio import read_audio, write_audio
     from codecbay.factory import load
-    from codecbay.generation import MusicGen
+    from codecbay.generation import MusicGen, check_duration
+    from codecbay.lm.sampling import Sampling
 
     if prompt is not None and melody is not None:
         raise click.UsageError("Give --prompt or --melody, not both.")
+    # What makes no sense is refused before weights are read.
+    check_duration(params["duration"])
+    Sampling(not greedy, params["temperature"], params["top_k"], params["top_p"])
     sounds = {path: read_audio(path) for path in (prompt, melody) if path is not None}
     model = load(
         package,
@@ -119,11 +127,8 @@ def _read_texts(path: Path | None) -> list[str]:
 
 
 def _outputs(output: Path, count: int) -> list[Path]:
-    """The files to write, refused now where they cannot be written, and not after minutes of work."""
-    if output.suffix.lower() not in (".wav", ".flac", ".ogg"):
-        raise AudioError(f"{output}: give a file name that ends in .wav, .flac or .ogg.")
-    if not output.parent.is_dir():
-        raise AudioError(f"{output}: the directory {output.parent} does not exist.")
+    """The files to write."""
+    check_output(output, *SOUNDS)
     if count == 1:
         return [output]
     return [output.with_stem(f"{output.stem}-{i}") for i in range(1, count + 1)]

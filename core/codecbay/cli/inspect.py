@@ -15,22 +15,25 @@ from codecbay.factory import check as check_pair
 from codecbay.factory import resolve_codec
 from codecbay.lm.config import read_lm_config
 from codecbay.package import PackageFile, read_package_file
-from codecbay.spec import ranges
 
 
 @click.command()
 @click.argument("package")
 @json_option
 def info(package: str, as_json: bool) -> None:
-    """Say what PACKAGE (a directory or a file) is and what it declares."""
+    """Say what PACKAGE (a directory or a file) is and what it declares.
+
+    Exit code 0 if it can be used, 1 if not.
+    """
     files = [_facts(path) for path in _files(package)]
     if as_json:
         print_json({"package": package, "files": files})
-        return
+        sys.exit(any("problem" in facts for facts in files))
     for i, facts in enumerate(files):
         if i:
             click.echo()
-        print_facts({key: _shown(value) for key, value in facts.items() if value is not None})
+        print_facts(facts)
+    sys.exit(any("problem" in facts for facts in files))
 
 
 def _files(package: str) -> list[Path]:
@@ -83,16 +86,6 @@ def _declared(file: PackageFile) -> dict[str, Any]:
         "num_layers": config.transformer.num_layers,
         "num_heads": config.transformer.num_heads,
     }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} ({inner})" for key, inner in value.items()) or "none"
-    if isinstance(value, (list, tuple)):
-        if len(set(value)) == 1 and len(value) > 1:
-            return f"{value[0]} x {len(value)}"
-        return ranges(tuple(value))
-    return str(value)
 
 
 @click.command()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codecbay.errors import ConfigError, UnresolvedReferenceError, nearest
+from codecbay.errors import ConfigError, GenerationError, UnresolvedReferenceError, nearest
 from codecbay.lm.chroma import ChromaExtractor, StemSeparator
 from codecbay.lm.config import ConditionerConfig, FuserConfig
 from codecbay.lm.text import NoopTokenizer, Words, WordTokenizer, load_t5, spacy_words
@@ -238,7 +238,7 @@ class ConditioningProvider(nn.Module):
     def _collate(self, items: Sequence[WavCondition | None]) -> tuple[Tensor, int]:
         rates = {item.sample_rate for item in items if item is not None and item.length} or {1}
         if len(rates) > 1:
-            raise ValueError(f"The melodies of a batch need one sample rate, found {sorted(rates)}.")
+            raise GenerationError(f"The melodies of a batch need one sample rate, found {sorted(rates)}.")
         waves = [(item or WavCondition.none(0)).wav.mean(1).flatten() for item in items]
         longest = max(len(wave) for wave in waves)
         device = next(self.parameters()).device

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ class LMModel(nn.Module):
         self.transformer = Transformer(config.transformer)
         self.out_norm: nn.Module | None = nn.LayerNorm(dim, eps=1e-5) if config.transformer.norm_first else None
         self.linears = nn.ModuleList(nn.Linear(dim, config.card, bias=config.bias_proj) for _ in range(config.n_q))
+        self._owns_memory = False
         self._dropout_rng = torch.Generator().manual_seed(1234)
 
     @property
@@ -92,6 +94,14 @@ class LMModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the parameters."""
         return self.emb[0].weight.dtype  # type: ignore[return-value]
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or back. Parameters that lie in the mapped package file get memory of their own."""
+        if mode and not self._owns_memory:
+            for parameter in self.parameters():
+                parameter.data = parameter.data.clone()
+            self._owns_memory = True
+        return super().train(mode)
 
     def forward(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from codecbay.errors import GenerationError
 from codecbay.lm.config import TransformerConfig
 from codecbay.lm.rotary import RotaryEmbedding
 
@@ -256,7 +257,7 @@ class Layer(nn.Module):
         kv = cache.cross if cache is not None else None
         if kv is None:
             if cross is None:
-                raise ValueError("This model attends to conditions, and none were given.")
+                raise GenerationError("This model attends to conditions, and none were given.")
             kv = self.cross_attention.keys_and_values(cross)
             if cache is not None:
                 cache.cross = kv

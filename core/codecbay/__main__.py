@@ -1,0 +1,6 @@
+"""``python -m codecbay``."""
+
+from codecbay.cli import main
+
+if __name__ == "__main__":
+    main()
