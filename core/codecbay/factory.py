@@ -18,6 +18,7 @@ from codecbay.errors import (
     CodecbayError,
     IncompatibleError,
     PackageError,
+    PluginError,
     SourceError,
     UnresolvedReferenceError,
 )
@@ -70,9 +71,11 @@ class ResolvedCodec:
                 f"The codec '{self.name}' is published as '{self.reference}', and only local files are read so far. "
                 f"Give a codec package with codec=.{get_plugins().failure_hint()}"
             )
-        from codecbay.codec import measure
+        from codecbay.codec import Codec, measure
 
         codec = self.backend.build(self.file, device=device, dtype=dtype)
+        if not isinstance(codec, Codec):
+            raise PluginError(f"The back-end '{self.backend.name}' built {type(codec).__name__}, which is no Codec.")
         codec.name = self.name
         measure(codec)
         return codec

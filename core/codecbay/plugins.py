@@ -228,11 +228,7 @@ class _Guarded:
 
     def build(self, file: PackageFile, *, device: torch.device, dtype: torch.dtype) -> Codec:
         """The codec that the back-end builds."""
-        from codecbay.codec import Codec
-
-        codec = self._call("build", lambda: self._backend.build(file, device=device, dtype=dtype))
-        if not isinstance(codec, Codec):
-            raise self._failure("build", TypeError(f"it returned {type(codec).__name__}, no Codec"))
+        codec: Codec = self._call("build", lambda: self._backend.build(file, device=device, dtype=dtype))
         return codec
 
     def _call(self, method: str, function: Callable[[], Any]) -> Any:
