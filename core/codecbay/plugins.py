@@ -215,6 +215,8 @@ class _Guarded:
         """Whether the back-end claims a package; one that fails to answer does not."""
         try:
             return bool(self._backend.claims(header))
+        except CodecbayError:  # about the package, not about the back-end
+            raise
         except Exception as error:
             warnings.warn(str(self._failure("claims", error)), stacklevel=2)
             return False

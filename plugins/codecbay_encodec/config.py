@@ -96,8 +96,13 @@ class EncodecConfig:
             allowed_num_codebooks=tuple(range(1, self.n_q + 1)),
             has_scale=self.renormalize,
             decoded_sample_rate=None if decoded_rate == self.sample_rate else decoded_rate,
-            causal=self.encoder.causal and self.decoder.causal,
+            causal=all(_sees_no_future(part) for part in (self.encoder, self.decoder)),
         )
+
+
+def _sees_no_future(part: SEANetConfig) -> bool:
+    # Reflected padding and trimming on the left bring later samples in, whatever the configuration says.
+    return part.causal and part.pad_mode in ("constant", "replicate") and part.trim_right_ratio == 1.0
 
 
 def read_config(header: Header) -> EncodecConfig:

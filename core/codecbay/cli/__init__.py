@@ -22,6 +22,7 @@ _COMMANDS = {
     "decode": ("codes", "Turn codes back into a sound file."),
     "info": ("inspect", "Say what a package is and what it declares."),
     "check": ("inspect", "Say whether a codec fits under a language model."),
+    "conformance": ("conformance", "Say whether a codec keeps the promises of every codec."),
     "codecs": ("listing", "List the published codecs that are known by name."),
     "plugins": ("listing", "List the plugins that were found, and what became of them."),
 }

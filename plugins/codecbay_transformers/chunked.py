@@ -1,0 +1,144 @@
+"""``ChunkedCodec``: an EnCodec that works on overlapping chunks, such as the one at 48 kHz in stereo.
+
+A chunk of 1 s is encoded for itself, with a volume of its own; the next one starts 0.99 s later, and decoded chunks are
+cross-faded where they overlap. The codes of a waveform are those of its chunks one after the other, and its scale has
+the shape ``[B, chunks]``. Codes of overlaps come twice, so that a second of codes makes a little less than a second of
+audio: :meth:`ChunkedCodec.frames_of` and :meth:`ChunkedCodec.samples_of` count.
+
+Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` frames.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codecbay.audio import as_batch, check_sample_rate, check_waveform, convert_audio, resample
+from codecbay.codec import EncodedAudio
+from codecbay.errors import CodecbayError, PackageError
+from codecbay_transformers.codec import TransformersCodec
+
+
+class ChunkedCodec(TransformersCodec):
+    """A codec of chunks of a fixed length. See :class:`codecbay.codec.Codec` for what its methods promise."""
+
+    @property
+    def chunk(self) -> int:
+        """Samples of a chunk."""
+        return cast(int, self.description.chunk)
+
+    @property
+    def stride(self) -> int:
+        """Samples from the start of a chunk to the start of the next."""
+        return cast(int, self.description.stride)
+
+    def frames_of(self, samples: int) -> int:
+        """Frames of codes of a waveform of so many samples."""
+        before = self._chunks_before_last(samples)
+        return before * (self.chunk // self.frame_size) + -(-(samples - before * self.stride) // self.frame_size)
+
+    def samples_of(self, frames: int) -> int:
+        """Samples of the waveform that so many frames are decoded to."""
+        before = (frames - 1) // (self.chunk // self.frame_size)
+        return before * self.stride + (frames - before * (self.chunk // self.frame_size)) * self.frame_size
+
+    def chunks_of(self, frames: int) -> int:
+        """Chunks of so many frames."""
+        return -(-frames // (self.chunk // self.frame_size))
+
+    def _chunks_before_last(self, samples: int) -> int:
+        # The library adds a last chunk even where the overlap alone is left for it, which the one before holds already.
+        return max(-(-(samples - self.chunk) // self.stride), 0)
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode ``[B, C, S]``.
+
+        Returns:
+            Codes ``[B, K, T]`` with ``T = frames_of(S)``, and where the codec normalizes the volumes ``[B, chunks]``.
+        """
+        check_waveform(wav, channels=self.channels)
+        wav = wav.to(next(self.parameters()))
+        starts = range(0, (self._chunks_before_last(wav.shape[-1]) + 1) * self.stride, self.stride)
+        parts = [self._encode(wav[..., start : start + self.chunk]) for start in starts]
+        scales = [scale for _, scale in parts if scale is not None]
+        return torch.cat([codes for codes, _ in parts], dim=-1), torch.cat(scales, dim=-1) if scales else None
+
+    def _encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
+        # One chunk: the second that the library may add to a chunk that is whole is left out.
+        n = self.num_codebooks
+        output = self.model.encode(wav, bandwidth=self.description.bandwidths[n], return_dict=True)  # type: ignore[operator]
+        codes: Tensor = output.audio_codes[0]
+        return codes, output.audio_scales[0]
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Decode ``[B, K, T]``, with volumes ``[B, chunks]`` or without, to ``[B, C, samples_of(T)]``."""
+        codes = self.check_codes(codes)
+        chunks = codes.split(self.chunk // self.frame_size, dim=-1)
+        scale = self._checked(scale, len(codes), len(chunks))
+        # A weight that rises to the middle of a chunk and falls again, so that overlaps are cross-faded: summed in
+        # float32, as shorter formats round it to nothing at the ends.
+        ramp = torch.linspace(0, 1, self.chunk + 2, device=codes.device)[1:-1]
+        weight = 0.5 - (ramp - 0.5).abs()
+        total = weight.new_zeros(self.samples_of(codes.shape[-1]))
+        wav = weight.new_zeros(len(codes), self.channels, len(total))
+        for i, chunk in enumerate(chunks):
+            part: Tensor = self.model.decoder(self._adapter.latent(self.model, chunk))  # type: ignore[operator]
+            if scale is not None:
+                part = part * scale[:, i, None, None]
+            start, size = i * self.stride, part.shape[-1]
+            wav[..., start : start + size] += weight[:size] * part
+            total[start : start + size] += weight[:size]
+        return (wav / total).to(next(self.parameters()).dtype)
+
+    @torch.no_grad()
+    def encode_audio(self, wav: Tensor, sample_rate: int, progress: bool = False) -> EncodedAudio:
+        """Encode a recording; see :meth:`codecbay.codec.Codec.encode_audio`. Its scale is ``[B, chunks, 1]``."""
+        batch = as_batch(wav)
+        own = F.pad(batch, (0, max(-(-check_sample_rate(sample_rate) // self.sample_rate) - batch.shape[-1], 0)))
+        own = convert_audio(own, sample_rate, self.sample_rate, self.channels)
+        samples = self._own_samples(batch.shape[-1], sample_rate)
+        own = F.pad(own[..., :samples], (0, max(samples - own.shape[-1], 0)))
+        codes, scale = self.encode(own.to(self.device))
+        return EncodedAudio(
+            codes=codes,
+            scale=None if scale is None else scale[..., None],
+            num_samples=batch.shape[-1],
+            sample_rate=sample_rate,
+            channels=batch.shape[1],
+            codec=self.name,
+            fingerprint=self.fingerprint(),
+        )
+
+    @torch.no_grad()
+    def decode_audio(self, encoded: EncodedAudio, progress: bool = False) -> tuple[Tensor, int]:
+        """Decode a recording; see :meth:`codecbay.codec.Codec.decode_audio`."""
+        if encoded.fingerprint != self.fingerprint():
+            raise CodecbayError(
+                f"These codes were made by the codec '{encoded.codec}' ({encoded.fingerprint[:12]}), which is not "
+                f"'{self.name}' ({self.fingerprint()[:12]}). Decode them with the codec that made them."
+            )
+        codes = encoded.codes.to(self.device)
+        frames = self.frames_of(self._own_samples(encoded.num_samples, encoded.sample_rate))
+        found = None if encoded.scale is None else tuple(encoded.scale.shape)
+        expected = (len(codes), self.chunks_of(frames), 1) if self.spec.has_scale else None
+        if codes.shape[-1] != frames or found != expected:
+            raise PackageError(
+                f"The codes {list(codes.shape)} with a scale {found} are not those of a recording of "
+                f"{encoded.num_samples} samples at {encoded.sample_rate} Hz."
+            )
+        wav = self.decode(codes, None if encoded.scale is None else encoded.scale[..., 0])
+        exact = -(-encoded.num_samples * self.sample_rate // encoded.sample_rate)
+        wav = F.pad(wav, (0, max(exact + self.frame_size - wav.shape[-1], 0)))
+        wav = resample(wav, self.sample_rate, encoded.sample_rate)[..., : encoded.num_samples]
+        if wav.shape[1] != encoded.channels:
+            wav = wav.mean(1, keepdim=True).expand(-1, encoded.channels, -1)
+        return wav, encoded.sample_rate
+
+    def _own_samples(self, samples: int, sample_rate: int) -> int:
+        """Samples that a recording has at the codec's sample rate."""
+        return max(samples * self.sample_rate // sample_rate, 1)
