@@ -116,29 +116,19 @@ class EncodecCodec(Codec):
             scale = 1e-8 + volume
             wav = wav / scale
             scale = scale.view(-1, 1)
-        return self.quantizer.encode(self._run(self.encoder, wav), self.num_codebooks), scale
+        return self.quantizer.encode(self.encoder(wav), self.num_codebooks), scale
 
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         """Decode ``[B, K, T]`` to ``[B, C, T * frame_size]``."""
         if scale is not None and (not self.config.renormalize or scale.numel() != len(codes)):
             expected = f"[{len(codes)}, 1]" if self.config.renormalize else "none"
             raise AudioError(f"The scale of codec '{self.name}' should be {expected}, found {list(scale.shape)}.")
-        wav = self._run(self.decoder, self.decode_latent(codes))
+        wav: Tensor = self.decoder(self.decode_latent(codes))
         return wav if scale is None else wav * scale.to(wav).view(-1, 1, 1)
 
     def decode_latent(self, codes: Tensor) -> Tensor:
         """The latent ``[B, D, T]`` of codes ``[B, K, T]``."""
         return self.quantizer.decode(self.check_codes(codes))
-
-    def _run(self, network: nn.Module, x: Tensor) -> Tensor:
-        try:
-            y: Tensor = network(x)
-        except (RuntimeError, ValueError) as error:
-            # Circular padding and group norms cannot work on the shortest signals.
-            if x.shape[-1] < 2 * self.frame_size:
-                raise AudioError(f"The signal is too short for the codec '{self.name}': {error}") from None
-            raise
-        return y
 
 
 def load(file: PackageFile, config: EncodecConfig, *, device: torch.device, dtype: torch.dtype) -> EncodecCodec:

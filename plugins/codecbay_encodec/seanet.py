@@ -80,6 +80,15 @@ class Convolution(nn.Module):
         return F.conv1d(x, self.weight, self.bias, self.stride, dilation=self.dilation)
 
 
+class TimeGroupNorm(nn.GroupNorm):
+    """A norm over channels and time together, of as little as one value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize ``[B, C, S]``."""
+        # nn.GroupNorm refuses a single value, as training on it would make no sense; its norm is 0.
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class NormConv(nn.Module):
     """A convolution, and a norm over its output where there is one."""
 
@@ -87,7 +96,7 @@ class NormConv(nn.Module):
         super().__init__()
         self.name = name
         self.add_module(name, convolution)
-        self.norm = nn.GroupNorm(1, channels, **config.norm_params) if norm == "time_group_norm" else nn.Identity()
+        self.norm = TimeGroupNorm(1, channels, **config.norm_params) if norm == "time_group_norm" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``[B, C, S]``."""
@@ -127,7 +136,11 @@ class Conv(nn.Module):
 
 
 def pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
-    """Pad ``[B, C, S]``; a signal too short to be reflected is lengthened with zeros first."""
+    """Pad ``[B, C, S]``; a signal too short to be reflected is lengthened with zeros first, and one too short to go
+    round once goes round more often."""
+    length = x.shape[-1]
+    if mode == "circular" and max(left, right) > length:
+        return x[..., torch.arange(-left, length + right, device=x.device) % length]
     if mode != "reflect":
         return F.pad(x, (left, right), mode)
     short = max(left, right) - x.shape[-1] + 1

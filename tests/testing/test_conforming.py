@@ -15,7 +15,6 @@ test_mono = conformance_tests(PACKAGES / "musicgen-mono")
 test_causal = conformance_tests(PACKAGES / "encodec-24khz-causal")
 test_stereo_renormalized = conformance_tests(
     PACKAGES / "encodec-48khz-stereo-renormalized",
-    expected_failures={"lengths": "its norm is over time, where one frame has no variance"},
     chunked_equal=0.8,  # the norm of a window is not that of the whole
 )
 test_renormalized = conformance_tests(FIXTURES / "options" / "codec-renormalize-stereo")
