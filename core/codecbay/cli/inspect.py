@@ -28,11 +28,11 @@ def info(package: str, as_json: bool) -> None:
     files = [_facts(path) for path in _files(package)]
     if as_json:
         print_json({"package": package, "files": files})
-        sys.exit(any("problem" in facts for facts in files))
-    for i, facts in enumerate(files):
-        if i:
-            click.echo()
-        print_facts(facts)
+    else:
+        for i, facts in enumerate(files):
+            if i:
+                click.echo()
+            print_facts(facts)
     sys.exit(any("problem" in facts for facts in files))
 
 

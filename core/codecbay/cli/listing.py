@@ -8,7 +8,7 @@ import click
 
 from codecbay.cli.common import json_option, print_facts, print_json, print_table
 from codecbay.errors import RegistryError
-from codecbay.factory import check
+from codecbay.factory import check, open_package
 from codecbay.plugins import get_plugins
 from codecbay.registry import RegistryEntry, get_registry
 from codecbay.spec import ranges
@@ -31,11 +31,12 @@ def codecs(name: str | None, sample_rate: int | None, fits: str | None, as_json:
             facts |= facts.pop("spec") or {}
         (print_json if as_json else print_facts)(facts)
         return
+    package = None if fits is None else open_package(fits)
     entries = [
         entry
         for entry in registry.entries("codec")
         if (sample_rate is None or (entry.spec is not None and entry.spec.sample_rate == sample_rate))
-        and (fits is None or check(fits, entry.name).ok)
+        and (package is None or check(package, entry.name).ok)
     ]
     if as_json:
         print_json([entry.to_dict() for entry in entries])
