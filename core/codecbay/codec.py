@@ -9,8 +9,8 @@ import abc
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ class Codec(nn.Module, abc.ABC):
             wav: float ``[B, C, S]`` at ``sample_rate``.
 
         Returns:
-            Codes, int64 ``[B, K, T]``, and the scale that :meth:`decode` needs back, ``[B, 1]``, or ``None``.
+            Codes, int64 ``[B, K, T]`` with ``T = frames_of(S)``, and the scale that :meth:`decode` needs back,
+            ``[B, 1]``, or ``None``.
 
         Raises:
             AudioError: the waveform has the wrong shape, or holds NaN or infinity.
@@ -69,7 +70,7 @@ class Codec(nn.Module, abc.ABC):
             scale: as :meth:`encode` returned it.
 
         Returns:
-            The waveform ``[B, C, T * output_frame_size]`` at ``output_rate``.
+            The waveform ``[B, C, samples_of(T)]`` at ``output_rate``.
 
         Raises:
             CodeRangeError: the codes have the wrong shape, or values outside their codebook.
@@ -168,6 +169,14 @@ class Codec(nn.Module, abc.ABC):
         """
         return check_codes(codes, self._spec.cardinalities, f"the codec '{self.name}'")
 
+    def frames_of(self, samples: int) -> int:
+        """Frames of the codes of so many samples at ``sample_rate``."""
+        return -(-samples // self.frame_size) * self.codes_per_frame
+
+    def samples_of(self, frames: int) -> int:
+        """Samples at ``output_rate`` that so many frames are decoded to."""
+        return frames // self.codes_per_frame * self.output_frame_size
+
     @torch.no_grad()
     def encode_audio(self, wav: Tensor, sample_rate: int, progress: bool = False) -> EncodedAudio:
         """Encode a recording of any sample rate, number of channels and length.
@@ -185,26 +194,51 @@ class Codec(nn.Module, abc.ABC):
         """
         batch = as_batch(wav)
         sample_rate = check_sample_rate(sample_rate)
-        # Down to the codec's rate, at least a sample must be left; and then there must be a frame of it.
+        # Down to the codec's rate, at least a sample must be left.
         least = -(-sample_rate // self.sample_rate)
         own = nn.functional.pad(batch.to(self.device), (0, max(least - batch.shape[-1], 0)))
         own = convert_audio(own, sample_rate, self.sample_rate, self.channels)
-        own = nn.functional.pad(own, (0, max(self.frame_size - own.shape[-1], 0)))
-        parts, scales, n = [], [], self.codes_per_frame
-        for first, last, start, end in self._windows(self._num_frames(batch.shape[-1], sample_rate), progress):
-            codes, scale = self.encode(own[..., start * self.frame_size : end * self.frame_size])
-            parts.append(codes[..., (first - start) * n : (last - start) * n])
-            if scale is not None:
-                scales.append(scale)
+        samples = self._own_samples(batch.shape[-1], sample_rate)
+        own = nn.functional.pad(own[..., :samples], (0, max(samples - own.shape[-1], 0)))
+        codes, scale = self._encode_long(own, progress)
         return EncodedAudio(
-            codes=torch.cat(parts, dim=-1),
-            scale=torch.stack(scales, dim=-1) if scales else None,
+            codes=codes,
+            scale=scale,
             num_samples=batch.shape[-1],
             sample_rate=sample_rate,
             channels=batch.shape[1],
             codec=self.name,
             fingerprint=self.fingerprint(),
         )
+
+    def encode_many(self, wavs: Iterable[Tensor], sample_rate: int) -> list[EncodedAudio]:
+        """Encode recordings of different lengths, as if each were encoded alone.
+
+        Those of equal length are encoded together; none is padded to the length of another.
+
+        Args:
+            wavs: float ``[C, S]``, each with its own number of samples.
+            sample_rate: of all of them, in Hz.
+
+        Returns:
+            The codes of each, ``[1, K, T]``, in order.
+
+        Raises:
+            AudioError: one is no waveform.
+        """
+        items = [as_batch(wav) for wav in wavs]
+        groups: dict[torch.Size, list[int]] = {}
+        for i, item in enumerate(items):
+            if len(item) != 1:
+                raise AudioError(f"Each recording is [C, S]; recording {i} is a batch {list(item.shape)}.")
+            groups.setdefault(item.shape, []).append(i)
+        encoded: dict[int, EncodedAudio] = {}
+        for members in groups.values():
+            together = self.encode_audio(torch.cat([items[i].to(self.device) for i in members]), sample_rate)
+            for row, i in enumerate(members):
+                scale = None if together.scale is None else together.scale[row : row + 1]
+                encoded[i] = replace(together, codes=together.codes[row : row + 1], scale=scale)
+        return [encoded[i] for i in range(len(items))]
 
     @torch.no_grad()
     def decode_audio(self, encoded: EncodedAudio, progress: bool = False) -> tuple[Tensor, int]:
@@ -228,23 +262,16 @@ class Codec(nn.Module, abc.ABC):
                 f"These codes were made by the codec '{encoded.codec}' ({encoded.fingerprint[:12]}), which is not "
                 f"'{self.name}' ({self.fingerprint()[:12]}). Decode them with the codec that made them."
             )
-        codes, n = encoded.codes.to(self.device), self.codes_per_frame
-        frames = self._num_frames(encoded.num_samples, encoded.sample_rate)
+        codes = encoded.codes.to(self.device)
+        frames = self.frames_of(self._own_samples(encoded.num_samples, encoded.sample_rate))
         found = None if encoded.scale is None else tuple(encoded.scale.shape)
-        windows = -(-frames // self._window_frames)
-        expected = (len(codes), self._scales_per_item, windows) if self._spec.has_scale else None
-        if codes.shape[-1] != frames * n or found != expected:
+        expected = self._scale_shape(len(codes), frames) if self._spec.has_scale else None
+        if codes.shape[-1] != frames or found != expected:
             raise PackageError(
                 f"The codes {list(codes.shape)} with a scale {found} are not those of a recording of "
                 f"{encoded.num_samples} samples at {encoded.sample_rate} Hz."
             )
-        parts = []
-        for i, (first, last, start, end) in enumerate(self._windows(frames, progress)):
-            scale = None if encoded.scale is None else encoded.scale[..., i].to(self.device)
-            wav = self.decode(codes[..., start * n : end * n], scale)
-            size = self.output_frame_size
-            parts.append(wav[..., (first - start) * size : (last - start) * size])
-        wav = torch.cat(parts, dim=-1)
+        wav = self._decode_long(codes, None if encoded.scale is None else encoded.scale.to(self.device), progress)
         # Resampled from what the encoder saw, with a little beside it: rounding can cost the last sample.
         exact = -(-encoded.num_samples * self.output_rate // encoded.sample_rate)
         wav = nn.functional.pad(wav, (0, max(exact + self.output_frame_size - wav.shape[-1], 0)))
@@ -258,11 +285,37 @@ class Codec(nn.Module, abc.ABC):
         """Steps of codes to a frame of audio: 1, or 2 where the frames of two channels are interleaved."""
         return round(self._spec.frame_rate * self.frame_size / self.sample_rate)
 
-    _scales_per_item = 1
+    def _own_samples(self, samples: int, sample_rate: int) -> int:
+        """Samples that a recording of so many samples at ``sample_rate`` Hz has at the codec's own rate."""
+        return max(samples * self.sample_rate // sample_rate, 1)
 
-    def _num_frames(self, samples: int, sample_rate: int) -> int:
-        """Frames of a recording of so many samples at ``sample_rate`` Hz."""
-        return max(-(-(samples * self.sample_rate // sample_rate) // self.frame_size), 1)
+    def _encode_long(self, wav: Tensor, progress: bool) -> tuple[Tensor, Tensor | None]:
+        """Encode ``[B, C, S]`` of any length by windows; the scale is of all windows, ``[B, 1, windows]``."""
+        parts, scales, n = [], [], self.codes_per_frame
+        for first, last, start, end in self._windows(self.frames_of(wav.shape[-1]) // n, progress):
+            codes, scale = self.encode(wav[..., start * self.frame_size : end * self.frame_size])
+            parts.append(codes[..., (first - start) * n : (last - start) * n])
+            if scale is not None:
+                scales.append(scale)
+        return torch.cat(parts, dim=-1), torch.stack(scales, dim=-1) if scales else None
+
+    def _decode_long(self, codes: Tensor, scale: Tensor | None, progress: bool) -> Tensor:
+        """Decode what :meth:`_encode_long` returned, by the same windows."""
+        parts, n, size = [], self.codes_per_frame, self.output_frame_size
+        frames = codes.shape[-1] // n
+        for i, (first, last, start, end) in enumerate(self._windows(frames, progress)):
+            own_scale = None if scale is None else scale[..., i]
+            wav = self._decode_window(codes[..., start * n : end * n], own_scale, start, frames)
+            parts.append(wav[..., (first - start) * size : (last - start) * size])
+        return torch.cat(parts, dim=-1)
+
+    def _decode_window(self, codes: Tensor, scale: Tensor | None, start: int, frames: int) -> Tensor:
+        """Decode the codes of a recording of so many frames from frame ``start`` on."""
+        return self.decode(codes, scale)
+
+    def _scale_shape(self, batch: int, frames: int) -> tuple[int, ...]:
+        """Shape of the scale that :meth:`_encode_long` returns, where there is one."""
+        return batch, 1, -(-frames // self.codes_per_frame // self._window_frames)
 
     @property
     def _window_frames(self) -> int:
@@ -291,19 +344,17 @@ def measure(codec: Codec) -> None:
             problems.append(f"{what}: declared {declared}, found {found}")
 
     expect("entries of the codebooks", list(spec.cardinalities), [len(codebook) for codebook in codec.codebooks()])
-    frames = -(-spec.sample_rate // spec.frame_size)
+    frames = codec.frames_of(spec.sample_rate)
     codes = torch.zeros(1, spec.num_codebooks, frames, dtype=torch.long, device=codec.device)
     scale = None
     if spec.can_encode:
         noise = torch.randn(1, spec.channels, spec.sample_rate, generator=torch.Generator().manual_seed(0))
         codes, scale = codec.encode(0.1 * noise.to(codec.device))
-        expect(
-            "shape of the codes of a second", [1, spec.num_codebooks, frames * codec.codes_per_frame], list(codes.shape)
-        )
+        expect("shape of the codes of a second", [1, spec.num_codebooks, frames], list(codes.shape))
         expect("a scale", spec.has_scale, scale is not None)
     if spec.can_decode and not problems:
         wav = codec.decode(codes, scale)
-        expect("shape of a decoded second", [1, spec.channels, frames * codec.output_frame_size], list(wav.shape))
+        expect("shape of a decoded second", [1, spec.channels, codec.samples_of(frames)], list(wav.shape))
     if problems:
         raise ConfigError(f"The codec '{codec.name}' is not what its package declares. " + "; ".join(problems) + ".")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -14,11 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from codecbay._resources import builtin_registry
-from codecbay.errors import RegistryError, nearest
+from codecbay.errors import ConfigError, RegistryError, nearest
 from codecbay.spec import CodecSpec, facts
 
 SCHEMA_VERSION = 1
 ENV = "CODECBAY_REGISTRY"
+
+_TABLES = {"codecs": "codec", "models": "model"}
+_TEXTS = ("source", "licence", "backend", "revision", "citation", "same_as", "unsupported")
+_MAX_CODEBOOKS = 1024
+# SPDX's identifiers have NC as a word of their own; other licences say it in their names.
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non[- _]?commercial|research[- _](use[- _])?only", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class RegistryEntry:
         spec: of the codec.
         revision: of the source, where one is pinned.
         citation: where it is described.
+        same_as: source of another entry that holds the same codec, in another layout.
         unsupported: why it cannot be loaded, for what is listed all the same.
         origin: the file that says so.
     """
@@ -49,6 +57,7 @@ class RegistryEntry:
     origin: str
     revision: str | None = None
     citation: str | None = None
+    same_as: str | None = None
     unsupported: str | None = None
 
     @property
@@ -122,56 +131,63 @@ def get_registry() -> Registry:
     return Registry(files)
 
 
+def forbids_commercial_use(licence: str) -> bool:
+    """Whether a licence, by its SPDX identifier or its name, is for non-commercial use alone."""
+    return _NON_COMMERCIAL.search(licence) is not None
+
+
 def _read(file: Path | Traversable) -> Iterator[RegistryEntry]:
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RegistryError(f"{file}: the registry file cannot be read: {error}") from None
-    if data.get("schema_version") != SCHEMA_VERSION:
-        raise RegistryError(
-            f"{file}: schema_version is {data.get('schema_version')!r}, this codecbay reads {SCHEMA_VERSION}."
-        )
-    for kind, table in (("codec", "codecs"), ("model", "models")):
-        for name, fields in data.get(table, {}).items():
+    if data.pop("schema_version", None) != SCHEMA_VERSION:
+        raise RegistryError(f"{file}: this codecbay reads registry files with schema_version = {SCHEMA_VERSION}.")
+    for table, entries in data.items():
+        if table not in _TABLES or not isinstance(entries, dict):
+            raise RegistryError(f"{file}: '{table}' is no table of entries.{nearest(table, _TABLES)}")
+        for name, values in entries.items():
             try:
-                yield _entry(kind, name, fields, str(file))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise RegistryError(f"{file}: the entry '{table}.{name}' is wrong: {error!r}.") from None
+                yield _entry(_TABLES[table], name, values, str(file))
+            except KeyError as error:
+                raise RegistryError(f"{file}: the entry '{table}.{name}' lacks {error}.") from None
+            except (TypeError, ValueError, ArithmeticError, ConfigError) as error:
+                raise RegistryError(f"{file}: the entry '{table}.{name}' is wrong: {error}") from None
 
 
-def _entry(kind: str, name: str, fields: dict[str, Any], origin: str) -> RegistryEntry:
-    fields = dict(fields)
-    spec = fields.pop("spec", None)
-    licence = fields.pop("licence")
-    entry = RegistryEntry(
-        kind=kind,
-        name=name,
-        source=fields.pop("source"),
-        licence=licence,
-        aliases=tuple(fields.pop("aliases", ())),
-        backend=fields.pop("backend", None),
-        spec=None if spec is None else _spec(spec, licence),
-        origin=origin,
-        **{key: fields.pop(key, None) for key in ("revision", "citation", "unsupported")},
-    )
-    if fields:
-        raise ValueError(f"unknown key {next(iter(fields))!r}")
-    return entry
+def _entry(kind: str, name: str, values: Any, origin: str) -> RegistryEntry:
+    _check_keys(values, (*_TEXTS, "aliases", "spec"))
+    aliases = values.get("aliases", [])
+    wrong = [key for key in _TEXTS if not isinstance(values.get(key, ""), str)]
+    if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+        wrong.append("aliases")
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)} should be text; aliases are a list of it.")
+    texts = {key: values.get(key) for key in _TEXTS}
+    texts["source"], texts["licence"] = values["source"], values["licence"]
+    spec = _spec(values["spec"], values["licence"]) if "spec" in values else None
+    return RegistryEntry(kind=kind, name=name, aliases=tuple(aliases), spec=spec, origin=origin, **texts)
 
 
-def _spec(fields: dict[str, Any], licence: str) -> CodecSpec:
-    total = fields["num_codebooks"]
-    cardinality = fields["cardinality"]  # of every codebook, or a list
+def _spec(values: Any, licence: str) -> CodecSpec:
+    own = {field.name for field in fields(CodecSpec)} - {"cardinalities", "frame_rate", "licence"}
+    _check_keys(values, own | {"cardinality"})
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    total, size = values["num_codebooks"], values.pop("cardinality")  # of every codebook, or a list
+    if type(total) is not int or not 1 <= total <= _MAX_CODEBOOKS:
+        raise ValueError(f"num_codebooks is {total!r}, expected 1 to {_MAX_CODEBOOKS}.")
+    values.setdefault("allowed_num_codebooks", tuple(range(1, total + 1)))
     return CodecSpec(
-        sample_rate=fields["sample_rate"],
-        channels=fields["channels"],
-        cardinalities=tuple(cardinality) if isinstance(cardinality, list) else (cardinality,) * total,
-        frame_size=fields["frame_size"],
-        frame_rate=Fraction(fields["sample_rate"], fields["frame_size"]),
-        num_codebooks=total,
-        allowed_num_codebooks=tuple(fields.get("allowed_num_codebooks", range(1, total + 1))),
-        has_scale=fields.get("has_scale", False),
-        decoded_sample_rate=fields.get("decoded_sample_rate"),
-        causal=fields.get("causal", False),
+        cardinalities=size if isinstance(size, tuple) else (size,) * total,
+        frame_rate=Fraction(values["sample_rate"], values["frame_size"]),
         licence=licence,
+        **values,
     )
+
+
+def _check_keys(values: Any, known: Collection[str]) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"expected a table, found {values!r}.")
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{key!r} is not known.{nearest(key, known)}")

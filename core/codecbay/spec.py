@@ -25,7 +25,10 @@ class CodecSpec:
         can_encode: whether the package holds an encoder.
         can_decode: whether the package holds a decoder.
         decoded_sample_rate: of the waveform that is decoded, in Hz, where it is another.
-        causal: whether a frame depends on nothing after it.
+        lookahead: samples after a frame's end that its codes, or its audio, may depend on: 0 for a causal codec,
+            ``None`` where they are not known, or without bound.
+        chunked_tolerance: the fraction of codes, and of samples, that may differ where a recording is encoded and
+            decoded by windows with a second of surroundings; 0 where no frame depends on more than that.
         extra_inputs: what encoding or decoding needs beside waveform and codes.
         licence: of the weights, where it is known.
     """
@@ -41,7 +44,8 @@ class CodecSpec:
     can_encode: bool = True
     can_decode: bool = True
     decoded_sample_rate: int | None = None
-    causal: bool = False
+    lookahead: int | None = None
+    chunked_tolerance: float = 0.1
     extra_inputs: tuple[str, ...] = ()
     licence: str | None = None
 
@@ -59,6 +63,10 @@ class CodecSpec:
             problems.append(f"num_codebooks is {self.num_codebooks!r} of {allowed!r}")
         elif max(allowed) > len(self.cardinalities):
             problems.append(f"{len(self.cardinalities)} cardinalities for {max(allowed)} codebooks")
+        if self.lookahead is not None and (type(self.lookahead) is not int or self.lookahead < 0):
+            problems.append(f"lookahead is {self.lookahead!r}")
+        if not 0 <= self.chunked_tolerance <= 1:
+            problems.append(f"chunked_tolerance is {self.chunked_tolerance!r}")
         if not self.frame_rate > 0:
             problems.append(f"frame_rate is {self.frame_rate!r}")
         if problems:
@@ -68,6 +76,16 @@ class CodecSpec:
     def output_rate(self) -> int:
         """The sample rate of the waveform that is decoded, in Hz."""
         return self.decoded_sample_rate or self.sample_rate
+
+    @property
+    def causal(self) -> bool:
+        """Whether a frame depends on nothing after it, so that audio can be encoded and decoded while it arrives."""
+        return self.lookahead == 0
+
+    @property
+    def latency(self) -> Fraction | None:
+        """Seconds of audio that must have arrived before the codes of a frame are known, if ``lookahead`` is."""
+        return None if self.lookahead is None else Fraction(self.frame_size + self.lookahead, self.sample_rate)
 
     def with_num_codebooks(self, n: int) -> CodecSpec:
         """The same codec with ``n`` codebooks in use.

@@ -35,8 +35,6 @@ class InterleavedStereo(Codec):
         self.model = codec
         self.per_timestep = per_timestep
 
-    _scales_per_item = 2
-
     @property
     def frame_rate(self) -> float:
         """Frames a second, in Hz; with ``per_timestep``, those of both channels."""
@@ -54,32 +52,62 @@ class InterleavedStereo(Codec):
     def _hash(self) -> str:
         return hashlib.sha256(f"{self.model.fingerprint()} {self.per_timestep}".encode()).hexdigest()
 
+    def frames_of(self, samples: int) -> int:
+        """Frames of the codes of so many samples; with ``per_timestep``, those of both channels."""
+        return self.model.frames_of(samples) * (2 if self.per_timestep else 1)
+
+    def samples_of(self, frames: int) -> int:
+        """Samples that so many frames are decoded to."""
+        return self.model.samples_of(frames // (2 if self.per_timestep else 1))
+
     def encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode ``[B, 2, S]``; the scale is ``[B, 2]``, where the codec has one."""
         check_waveform(wav, channels=2)
-        codes, scale = self.model.encode(wav.flatten(0, 1)[:, None])  # left and right of each item, in turn
-        left, right = codes[0::2], codes[1::2]
-        codes = torch.stack([left, right], dim=3 if self.per_timestep else 2)
-        codes = codes.flatten(2, 3) if self.per_timestep else codes.flatten(1, 2)
-        return codes, None if scale is None else scale.view(-1, 2)
+        return self._join(*self.model.encode(_apart(wav)))
 
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         """Decode to ``[B, 2, S]``."""
-        both = self._split(codes)
-        wav = self.model.decode(both, None if scale is None else scale.reshape(-1, 1))
-        return wav.view(len(codes), 2, -1)
+        return _together(self.model.decode(*self._split(codes, scale)))
 
     def decode_latent(self, codes: Tensor) -> Tensor:
         """The latents of left and right, one above the other: ``[B, 2 D, T]``."""
-        latent = self.model.decode_latent(self._split(codes))
+        latent = self.model.decode_latent(self._split(codes)[0])
         return latent.reshape(len(codes), -1, latent.shape[-1])
 
-    def _split(self, codes: Tensor) -> Tensor:
-        """Codes of either channel, ``[2 B, K, T]``: left and right of each item, in turn."""
+    def _encode_long(self, wav: Tensor, progress: bool) -> tuple[Tensor, Tensor | None]:
+        return self._join(*self.model._encode_long(_apart(wav), progress))
+
+    def _decode_long(self, codes: Tensor, scale: Tensor | None, progress: bool) -> Tensor:
+        return _together(self.model._decode_long(*self._split(codes, scale), progress))
+
+    def _scale_shape(self, batch: int, frames: int) -> tuple[int, ...]:
+        _, scales, *windows = self.model._scale_shape(2 * batch, frames // (2 if self.per_timestep else 1))
+        return batch, 2 * scales, *windows
+
+    def _join(self, codes: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Codes and scales of either channel, left and right of each item in turn, as those of items."""
+        left, right = codes[0::2], codes[1::2]
+        codes = torch.stack([left, right], dim=3 if self.per_timestep else 2)
+        codes = codes.flatten(2, 3) if self.per_timestep else codes.flatten(1, 2)
+        return codes, None if scale is None else scale.reshape(len(codes), -1, *scale.shape[2:])
+
+    def _split(self, codes: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The opposite of :meth:`_join`."""
         axis = 2 if self.per_timestep else 1
         if codes.dim() == 3 and codes.shape[axis] % 2:
             what = "frames" if self.per_timestep else "codebooks"
             raise CodeRangeError(f"The codes have {codes.shape[axis]} {what}, which two channels cannot share.")
         self.check_codes(codes)
         left, right = (codes[:, :, i::2] if self.per_timestep else codes[:, i::2] for i in (0, 1))
-        return torch.stack([left, right], dim=1).flatten(0, 1)
+        both = torch.stack([left, right], dim=1).flatten(0, 1)
+        return both, None if scale is None else scale.reshape(len(both), -1, *scale.shape[2:])
+
+
+def _apart(wav: Tensor) -> Tensor:
+    """Waveforms ``[B, 2, S]`` as mono ones ``[2 B, 1, S]``, left and right of each item in turn."""
+    return wav.flatten(0, 1)[:, None]
+
+
+def _together(wav: Tensor) -> Tensor:
+    """The opposite of :func:`_apart`."""
+    return wav.reshape(-1, 2, wav.shape[-1])

@@ -44,6 +44,7 @@ class DacConfig:
             frame_rate=Fraction(self.sample_rate, self.hop_length),
             num_codebooks=self.n_codebooks,
             allowed_num_codebooks=tuple(range(1, self.n_codebooks + 1)),
+            chunked_tolerance=0.0,
         )
 
 

@@ -96,7 +96,8 @@ class EncodecConfig:
             allowed_num_codebooks=tuple(range(1, self.n_q + 1)),
             has_scale=self.renormalize,
             decoded_sample_rate=None if decoded_rate == self.sample_rate else decoded_rate,
-            causal=all(_sees_no_future(part) for part in (self.encoder, self.decoder)),
+            lookahead=0 if all(_sees_no_future(part) for part in (self.encoder, self.decoder)) else None,
+            chunked_tolerance=0.2 if self.renormalize else 0.1,  # the norm of a window is not that of the whole
         )
 
 

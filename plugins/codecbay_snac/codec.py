@@ -5,7 +5,6 @@ Letters: ``B`` batch, ``S`` samples, ``K`` streams, ``T`` frames, ``D`` width of
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from codecbay.audio import check_waveform
-from codecbay.codec import Codec, EncodedAudio
+from codecbay.codec import Codec
 from codecbay.errors import AudioError, CodeRangeError
 from codecbay.imports import import_library
 from codecbay.package import PackageFile
@@ -51,8 +50,6 @@ class SnacCodec(Codec):
 
     model: Any
     silence: Tensor
-    _windowed = False
-    _place: tuple[int, int] | None = None  # the frame that a window starts with, and the recording's frames
 
     def __init__(self, config: SnacConfig, name: str, model: Any) -> None:
         super().__init__(config.spec, name)
@@ -84,20 +81,7 @@ class SnacCodec(Codec):
         if scale is not None:
             raise AudioError(f"The codec '{self.name}' has no scale, but one was given.")
         codes = self.check_codes(codes)
-        batch, streams, frames = codes.shape
-        silence = self.silence[:, :streams].expand(batch, -1, -frames % self.config.whole_frames)
-        codes = torch.cat([codes, silence], dim=-1)
-        start, end = self._place or (0, frames)
-        noise = _Noise(codes.shape[-1], start, end + -end % self.config.whole_frames)
-        wav = _run(self.model.decoder.model, self._latent(codes), noise)
-        return wav[..., : frames * self.frame_size]
-
-    @torch.no_grad()
-    def decode_audio(self, encoded: EncodedAudio, progress: bool = False) -> tuple[Tensor, int]:
-        """Decode a recording; see :meth:`codecbay.codec.Codec.decode_audio`."""
-        own = copy.copy(self)  # which knows the place of the window at hand; this codec stays without one
-        own._windowed = True
-        return super(SnacCodec, own).decode_audio(encoded, progress)
+        return self._decode_window(codes, None, 0, codes.shape[-1])
 
     def decode_latent(self, codes: Tensor) -> Tensor:
         """The latent ``[B, D, T]`` of codes ``[B, K, T]``: of each frame, the mean of its steps at the finest rate."""
@@ -128,14 +112,19 @@ class SnacCodec(Codec):
         assert isinstance(latent, Tensor)
         return latent
 
+    def _decode_window(self, codes: Tensor, scale: Tensor | None, start: int, frames: int) -> Tensor:
+        batch, streams, given = codes.shape
+        whole = self.config.whole_frames
+        silence = self.silence[:, :streams].expand(batch, -1, -given % whole)
+        codes = torch.cat([codes, silence], dim=-1)
+        noise = _Noise(codes.shape[-1], start, frames + -frames % whole)
+        return _run(self.model.decoder.model, self._latent(codes), noise)[..., : given * self.frame_size]
+
     def _windows(self, frames: int, progress: bool = False) -> Iterator[tuple[int, int, int, int]]:
         # Surroundings begin and end where windows of attention do, so that these lie as they do in one pass.
         whole = self.config.whole_frames
         for first, last, start, end in super()._windows(frames, progress):
-            start -= start % whole
-            if self._windowed:
-                self._place = (start, frames)
-            yield first, last, start, min(end + -end % whole, frames)
+            yield first, last, start - start % whole, min(end + -end % whole, frames)
 
 
 class _Noise:

@@ -66,6 +66,7 @@ class SnacConfig:
             frame_rate=Fraction(self.sampling_rate, self.frame_size),
             num_codebooks=counts[-1],
             allowed_num_codebooks=counts,
+            chunked_tolerance=0.0,
         )
 
 

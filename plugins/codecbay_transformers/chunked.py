@@ -14,11 +14,8 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from codecbay.audio import as_batch, check_sample_rate, check_waveform, convert_audio, resample
-from codecbay.codec import EncodedAudio
-from codecbay.errors import CodecbayError, PackageError
+from codecbay.audio import check_waveform
 from codecbay_transformers.codec import TransformersCodec
 
 
@@ -95,50 +92,14 @@ class ChunkedCodec(TransformersCodec):
             total[start : start + size] += weight[:size]
         return (wav / total).to(next(self.parameters()).dtype)
 
-    @torch.no_grad()
-    def encode_audio(self, wav: Tensor, sample_rate: int, progress: bool = False) -> EncodedAudio:
-        """Encode a recording; see :meth:`codecbay.codec.Codec.encode_audio`. Its scale is ``[B, chunks, 1]``."""
-        batch = as_batch(wav)
-        own = F.pad(batch, (0, max(-(-check_sample_rate(sample_rate) // self.sample_rate) - batch.shape[-1], 0)))
-        own = convert_audio(own, sample_rate, self.sample_rate, self.channels)
-        samples = self._own_samples(batch.shape[-1], sample_rate)
-        own = F.pad(own[..., :samples], (0, max(samples - own.shape[-1], 0)))
-        codes, scale = self.encode(own.to(self.device))
-        return EncodedAudio(
-            codes=codes,
-            scale=None if scale is None else scale[..., None],
-            num_samples=batch.shape[-1],
-            sample_rate=sample_rate,
-            channels=batch.shape[1],
-            codec=self.name,
-            fingerprint=self.fingerprint(),
-        )
+    # Chunks follow each other in one pass: they are the windows.
 
-    @torch.no_grad()
-    def decode_audio(self, encoded: EncodedAudio, progress: bool = False) -> tuple[Tensor, int]:
-        """Decode a recording; see :meth:`codecbay.codec.Codec.decode_audio`."""
-        if encoded.fingerprint != self.fingerprint():
-            raise CodecbayError(
-                f"These codes were made by the codec '{encoded.codec}' ({encoded.fingerprint[:12]}), which is not "
-                f"'{self.name}' ({self.fingerprint()[:12]}). Decode them with the codec that made them."
-            )
-        codes = encoded.codes.to(self.device)
-        frames = self.frames_of(self._own_samples(encoded.num_samples, encoded.sample_rate))
-        found = None if encoded.scale is None else tuple(encoded.scale.shape)
-        expected = (len(codes), self.chunks_of(frames), 1) if self.spec.has_scale else None
-        if codes.shape[-1] != frames or found != expected:
-            raise PackageError(
-                f"The codes {list(codes.shape)} with a scale {found} are not those of a recording of "
-                f"{encoded.num_samples} samples at {encoded.sample_rate} Hz."
-            )
-        wav = self.decode(codes, None if encoded.scale is None else encoded.scale[..., 0])
-        exact = -(-encoded.num_samples * self.sample_rate // encoded.sample_rate)
-        wav = F.pad(wav, (0, max(exact + self.frame_size - wav.shape[-1], 0)))
-        wav = resample(wav, self.sample_rate, encoded.sample_rate)[..., : encoded.num_samples]
-        if wav.shape[1] != encoded.channels:
-            wav = wav.mean(1, keepdim=True).expand(-1, encoded.channels, -1)
-        return wav, encoded.sample_rate
+    def _encode_long(self, wav: Tensor, progress: bool) -> tuple[Tensor, Tensor | None]:
+        codes, scale = self.encode(wav)
+        return codes, None if scale is None else scale[..., None]
 
-    def _own_samples(self, samples: int, sample_rate: int) -> int:
-        """Samples that a recording has at the codec's sample rate."""
-        return max(samples * self.sample_rate // sample_rate, 1)
+    def _decode_long(self, codes: Tensor, scale: Tensor | None, progress: bool) -> Tensor:
+        return self.decode(codes, None if scale is None else scale[..., 0])
+
+    def _scale_shape(self, batch: int, frames: int) -> tuple[int, ...]:
+        return batch, self.chunks_of(frames), 1

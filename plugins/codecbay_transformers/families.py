@@ -117,7 +117,8 @@ def _encodec(top: Section, header: Header) -> Description:
     spec = _spec(rate, (size,) * total, hop, bandwidths, channels=channels, has_scale=normalize)
     # A chunk, a scale, a norm over time, or what is reflected at the start lets a frame depend on what comes after it.
     whole = chunk is not None or normalize or norm == "time_group_norm"
-    spec = replace(spec, causal=causal and not whole and arguments["pad_mode"] in _CAUSAL_PADS and trim == 1)
+    sees_no_future = causal and not whole and arguments["pad_mode"] in _CAUSAL_PADS and trim == 1
+    spec = replace(spec, lookahead=0 if sees_no_future else None)
     return Description("encodec", spec, arguments, bandwidths, chunk, stride)
 
 
@@ -215,7 +216,7 @@ def _mimi(top: Section, header: Header) -> Description:
     _check_codebooks(header, names, (size, dim))
     spec = _spec(rate, (size,) * total, hop * stride, range(semantic, total + 1), channels=channels)
     causal = arguments["pad_mode"] in _CAUSAL_PADS and arguments["trim_right_ratio"] == 1
-    return Description("mimi", replace(spec, causal=causal), arguments)
+    return Description("mimi", replace(spec, lookahead=0 if causal else None), arguments)
 
 
 _SEMANTIC_MODELS = ("hubert", "wavlm")

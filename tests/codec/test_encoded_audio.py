@@ -72,6 +72,27 @@ def test_codes_are_those_of_the_converted_recording() -> None:
     assert (encoded.num_samples, encoded.sample_rate, encoded.channels) == (4_000, 1_600, 1)
 
 
+@pytest.mark.parametrize("name", codecs())
+def test_recordings_of_different_lengths_are_encoded_as_if_alone(name: str) -> None:
+    codec = codecs()[name]
+    wavs = [noise(2, samples) for samples in (1_500, 701, 1_500, 1)]
+    found = codec.encode_many(wavs, 1_600)
+    assert [encoded.num_samples for encoded in found] == [1_500, 701, 1_500, 1]
+    for wav, encoded in zip(wavs, found, strict=True):
+        alone = codec.encode_audio(wav, 1_600)
+        assert torch.equal(encoded.codes, alone.codes)
+        assert codec.decode_audio(encoded)[0].shape == (1, *wav.shape)
+
+
+def test_no_recordings_give_no_codes() -> None:
+    assert codecs()["mono"].encode_many([], 800) == []
+
+
+def test_a_batch_is_not_one_recording() -> None:
+    with pytest.raises(AudioError, match=r"recording 1 is a batch \[2, 1, 800\]"):
+        codecs()["mono"].encode_many([noise(1, 800), noise(2, 1, 800)], 800)
+
+
 def _windows(monkeypatch: pytest.MonkeyPatch, codec: Codec, window: int, context: int) -> None:
     """Have a codec work on so many frames at once."""
     frame = codec.frame_size / codec.sample_rate

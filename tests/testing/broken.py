@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -134,6 +134,21 @@ class MixesTheBatch(EncodecCodec):
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         wav = super().decode(codes, scale)
         return wav + 0.01 * wav.mean(0, keepdim=True) * (len(wav) > 1)
+
+
+class PadsLists(EncodecCodec):
+    """Pads recordings with silence to the longest of a list, and cuts the codes that this makes."""
+
+    def encode_many(self, wavs: Iterable[Tensor], sample_rate: int) -> list[EncodedAudio]:
+        wavs = list(wavs)
+        longest = max(wav.shape[-1] for wav in wavs)
+        encoded = self.encode_audio(
+            torch.stack([torch.nn.functional.pad(wav, (0, longest - wav.shape[-1])) for wav in wavs]), sample_rate
+        )
+        return [
+            replace(encoded, codes=codes[None, :, : self.frames_of(wav.shape[-1])], num_samples=wav.shape[-1])
+            for wav, codes in zip(wavs, encoded.codes, strict=True)
+        ]
 
 
 class CountsSamples(EncodecCodec):
@@ -291,12 +306,14 @@ BROKEN = {
     "scale ignored": Broken("scale", of(IgnoresScale, RENORMALIZED)),
     "constant scale": Broken("scale", of(ConstantScale, RENORMALIZED)),
     "undeclared scale": Broken("scale", of(UndeclaredScale)),
-    "dither": Broken("determinism", of(Dithers), ("batch", "chunked", "prefix")),
+    "dither": Broken("determinism", of(Dithers), ("batch", "lists", "chunked", "prefix")),
     "random numbers drawn": Broken("determinism", of(DrawsNumbers)),
     "input overwritten": Broken("determinism", of(WritesIntoItsInput)),
-    "centred over the batch": Broken("batch", of(CentresTheBatch)),
+    "centred over the batch": Broken("batch", of(CentresTheBatch), ("lists",)),
     "mixed over the batch": Broken("batch", of(MixesTheBatch)),
-    "causal by claim": Broken("causal", of(EncodecCodec, causal=True)),
+    "causal by claim": Broken("causal", of(EncodecCodec, lookahead=0)),
+    "further ahead than declared": Broken("causal", of(EncodecCodec, lookahead=1)),
+    "padded to the longest": Broken("lists", of(PadsLists)),
     "dependent on position": Broken("chunked", of(CountsSamples)),
     "louder with time": Broken("chunked-decode", of(GrowsLouder)),
     "NaN encoded": Broken("wrong-audio", of(TakesAnything)),

@@ -51,10 +51,10 @@ CARELESS = {
     ),
     "other_spec": (
         "header",
-        "causal of the header's spec",
+        "lookahead of the header's spec",
         """
     def spec(self, header):
-        return replace(super().spec(header), causal=True)
+        return replace(super().spec(header), lookahead=0)
 """,
     ),
     "not_strict": (

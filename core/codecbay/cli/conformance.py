@@ -14,18 +14,9 @@ from codecbay.errors import CodecbayError
 @click.argument("codec", metavar="NAME|PACKAGE")
 @click.option("--check", "names", multiple=True, help="Run this check alone; may be given more than once.")
 @click.option("--expect", "expected", multiple=True, metavar="CHECK=REASON", help="A check that is known to fail.")
-@click.option(
-    "--chunked-equal",
-    type=click.FloatRange(0, 1),
-    default=0.9,
-    show_default=True,
-    help="The fraction of codes that encoding by windows must share with encoding in one pass.",
-)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 …")
 @json_option
-def conformance(
-    codec: str, names: tuple[str, ...], expected: tuple[str, ...], chunked_equal: float, device: str, as_json: bool
-) -> None:
+def conformance(codec: str, names: tuple[str, ...], expected: tuple[str, ...], device: str, as_json: bool) -> None:
     """Say whether a codec keeps the promises that every codec makes.
 
     Exit code 0 if it does, 1 if not.
@@ -41,7 +32,7 @@ def conformance(
         reasons[name.strip()] = reason.strip()
     wanted = check_names(dict.fromkeys(names, ""))
     checks = [check for check in CHECKS if not wanted or check.name in wanted]
-    results = run_checks(codec, None, reasons, checks=checks, device=device, chunked_equal=chunked_equal)
+    results = run_checks(codec, None, reasons, checks=checks, device=device)
     ok = all(result.ok for result in results)
     if as_json:
         print_json({"codec": codec, "ok": ok, "checks": [result.to_dict() for result in results]})

@@ -22,7 +22,6 @@ def parametrize_checks(
     expected_failures: Mapping[str, str] | None = None,
     *,
     device: str = "cpu",
-    chunked_equal: float = 0.9,
 ) -> pytest.MarkDecorator:
     """Give a test function the checks, one by one, as its argument ``check``; calling it runs it.
 
@@ -43,7 +42,7 @@ def parametrize_checks(
 
     @cache
     def trial() -> Trial:
-        return make_trial(make_codec, package, device=device, chunked_equal=chunked_equal)
+        return make_trial(make_codec, package, device=device)
 
     params = [pytest.param(_bound(check, trial, reasons.get(check.name)), id=check.name) for check in CHECKS]
     return pytest.mark.parametrize("check", params)
@@ -55,14 +54,13 @@ def conformance_tests(
     expected_failures: Mapping[str, str] | None = None,
     *,
     device: str = "cpu",
-    chunked_equal: float = 0.9,
 ) -> Callable[..., None]:
     """A test function that runs every check: ``test_conformance = conformance_tests("path/to/package")``.
 
     The arguments are those of :func:`codecbay.testing.run_checks`.
     """
 
-    @parametrize_checks(make_codec, package, expected_failures, device=device, chunked_equal=chunked_equal)
+    @parametrize_checks(make_codec, package, expected_failures, device=device)
     def test_conformance(check: Run) -> None:
         check()
 

@@ -24,7 +24,6 @@ def run_checks(
     *,
     checks: Iterable[Check] = CHECKS,
     device: str = "cpu",
-    chunked_equal: float = 0.9,
 ) -> list[Result]:
     """Run the checks on a codec.
 
@@ -34,8 +33,6 @@ def run_checks(
         expected_failures: the checks that are known to fail, with the reason. One that passes is a failure.
         checks: the checks to run.
         device: to build the codec on.
-        chunked_equal: the fraction of codes that encoding by windows must share with encoding in one pass, and of
-            samples likewise: 1 where the receptive field is shorter than a second.
 
     Returns:
         A result for each check, in order; nothing that the codec raises gets out.
@@ -45,7 +42,7 @@ def run_checks(
     """
     chosen = tuple(checks)
     reasons = check_names(expected_failures)
-    trial = make_trial(make_codec, package, device=device, chunked_equal=chunked_equal)
+    trial = make_trial(make_codec, package, device=device)
     return [run_check(check, trial, reasons.get(check.name)) for check in chosen]
 
 
@@ -100,7 +97,7 @@ def check_names(expected_failures: Mapping[str, str] | None) -> dict[str, str]:
     return dict(expected_failures or {})
 
 
-def make_trial(make_codec: MakeCodec | Source, package: Source | None, *, device: str, chunked_equal: float) -> Trial:
+def make_trial(make_codec: MakeCodec | Source, package: Source | None, *, device: str) -> Trial:
     """The codec under test, from what :func:`run_checks` takes. It is built when a check first needs it.
 
     Raises:
@@ -113,4 +110,4 @@ def make_trial(make_codec: MakeCodec | Source, package: Source | None, *, device
             package = None if file is None or file.header.container == "none" else file.header.path
         make_codec = partial(load_codec, source)
     where = None if package is None else Path(package)
-    return Trial(make_codec, where, device, chunked_equal=chunked_equal)
+    return Trial(make_codec, where, device)

@@ -109,14 +109,12 @@ class Trial:
         package: where its files lie, where it has any.
         device: to build it on.
         batch_equal: the fraction of codes that a batch must share with its items encoded one by one.
-        chunked_equal: the fraction of codes that encoding by windows must share with encoding in one pass.
     """
 
     make_codec: MakeCodec
     package: Path | None = None
     device: str = "cpu"
     batch_equal: float = 0.999
-    chunked_equal: float = 0.9
 
     def build(self, dtype: torch.dtype = torch.float32) -> Codec:
         """The codec, built anew; a check that changes its codec uses this.
