@@ -94,6 +94,39 @@ def test_a_file_that_changes_after_its_header_was_read(change: Any, read: Read, 
         load_tensors(header)
 
 
+def test_torch_itself_reads_what_torch_wrote(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+    load = torch.load
+
+    def watched(*args: Any, **options: Any) -> Any:
+        calls.append(options)
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    load_tensors(read(golden("lm")))
+    assert [(options["weights_only"], options["mmap"]) for options in calls] == [(True, True)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"emb__0__weight": None},
+        {"emb__0__weight": tensors("lm")["emb.0.weight"].clone().t()},
+        {"emb__0__weight": tensors("lm")["emb.0.weight"].double()},
+        {"emb__0__weight": tensors("lm")["emb.0.weight"].flatten()},
+    ],
+    ids=["gone", "other strides", "another dtype", "another shape"],
+)
+def test_a_file_that_says_two_things_is_refused(
+    change: dict[str, Any], read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header = read(golden("lm"))
+    other = package("lm", best_state=tensors("lm", **change))
+    monkeypatch.setattr(torch, "load", lambda *args, **options: other)
+    with pytest.raises(PackageError, match=r"'emb\.0\.weight' is not what the header says"):
+        load_tensors(header)
+
+
 # --------------------------------------------------------------------------------------- against the configuration
 
 NAME = "emb__0__weight"

@@ -10,13 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 from codecbay.errors import ConfigError, PackageError
-from codecbay.package.config import Config, read_json
+from codecbay.package.config import Config, Section, read_json
 from codecbay.package.container import Block, Container, read_container
 from codecbay.package.pickles import ITEM_SIZES, TensorStub
 from codecbay.package.safetensors_file import read_safetensors
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+CHECKPOINTS = (".pt", ".pth", ".ckpt")
 MAX_NAME = 256  # characters
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
@@ -59,6 +60,7 @@ class Header:
         tensors: every tensor, by name.
         weights: the file that holds them.
         blocks: where their bytes lie in it.
+        state_path: keys that lead to the tensors in what was saved.
         reference: the name of the published codec, for a reference.
         version: of the program that exported the package, where it is recorded.
     """
@@ -71,6 +73,7 @@ class Header:
     tensors: Mapping[str, TensorInfo]
     weights: Path
     blocks: Mapping[str, Block]
+    state_path: tuple[str, ...] = ()
     reference: str | None = None
     version: str | None = None
 
@@ -78,6 +81,26 @@ class Header:
     def num_bytes(self) -> int:
         """Bytes of all tensors."""
         return sum(t.numel * ITEM_SIZES[t.dtype] for t in self.tensors.values())
+
+    def check_shape(self, section: Section, name: str, shape: tuple[int, ...], *keys: str) -> None:
+        """Compare a tensor with what the configuration makes of it.
+
+        Args:
+            section: of the configuration.
+            name: of the tensor.
+            shape: that it should have.
+            keys: of the section, which ask for the first of these sizes, the second, and so on.
+
+        Raises:
+            ConfigError: it is not there, or has another shape; the message names the key.
+        """
+        info = self.tensors.get(name)
+        if info is None:
+            raise section.error(keys[0], f"asks for the tensor '{name}' {list(shape)}, which is not in the package.")
+        if info.shape != shape:
+            sizes = zip(keys, info.shape, shape, strict=False)
+            key = next((key for key, found, wanted in sizes if found != wanted), keys[0])
+            raise section.error(key, f"asks for {list(shape)}, but the tensor '{name}' is {list(info.shape)}.")
 
     @classmethod
     def for_reference(cls, name: str, path: Path | None = None) -> Header:
@@ -108,7 +131,7 @@ def read_header(path: Path) -> Header:
         if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
             raise PackageError(f"{path}: the metadata should hold the model's arguments in 'kwargs'.")
         config = Config(arguments, f"{path}: metadata.kwargs")
-        return _header(path, "descript", "codec", config, path, container, root["state_dict"])
+        return _header(path, "descript", "codec", config, path, container, "state_dict")
 
     _require_export(path, root)
     text = root["xp.cfg"]
@@ -123,31 +146,49 @@ def read_header(path: Path) -> Header:
         raise ConfigError(f"{path}: xp.cfg describes neither a language model nor a codec.")
     version = root.get("version")
     known = isinstance(version, str) and len(version) <= 64 and version.isprintable()
-    header = _header(path, "audiocraft", role, config, path, container, root["best_state"])
+    header = _header(path, "audiocraft", role, config, path, container, "best_state")
     return replace(header, version=version) if known else header
 
 
 def _read_directory(path: Path) -> Header:
-    """A directory in the layout of the transformers library."""
+    """A directory in the layout of the transformers library, or with a trainer's checkpoint in place of its weights."""
     config = read_json(path / CONFIG_FILE)
+    file = _weights_in(path)
+    container = read_safetensors(file) if file.suffix == ".safetensors" else read_container(file)
+    state, state_path = container.root, ()
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state, state_path = state["state_dict"], ("state_dict",)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise PackageError(f"{file}: expected a dictionary of tensors, found {type(state).__name__}.")
+    return _header(path, "transformers", "codec", config, file, container, *state_path)
+
+
+def _weights_in(path: Path) -> Path:
+    """The file of a directory that holds its weights; trainers name theirs as they like, so there may be only one."""
     for name in WEIGHT_FILES:
-        file = path / name
-        if file.is_file():
-            container = read_safetensors(file) if file.suffix == ".safetensors" else read_container(file)
-            state = container.root
-            if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-                state = state["state_dict"]
-            if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-                raise PackageError(f"{file}: expected a dictionary of tensors, found {type(state).__name__}.")
-            return _header(path, "transformers", "codec", config, file, container, state)
-    raise PackageError(f"{path}: there is a {CONFIG_FILE}, but no weights: none of {', '.join(WEIGHT_FILES)}.")
+        if (path / name).is_file():
+            return path / name
+    found = sorted(file for end in CHECKPOINTS for file in path.glob(f"*{end}") if file.is_file())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(repr(file.name) for file in found[:8]) + (", …" if len(found) > 8 else "")
+        raise PackageError(f"{path}: there are {len(found)} checkpoints beside {CONFIG_FILE}: {names}. Leave only one.")
+    raise PackageError(
+        f"{path}: there is a {CONFIG_FILE}, but no weights: neither {' nor '.join(WEIGHT_FILES)}, nor a file "
+        f"*{', *'.join(CHECKPOINTS)}."
+    )
 
 
 def _header(
-    path: Path, layout: str, role: str, config: Config, file: Path, container: Container, state: dict[str, Any]
+    path: Path, layout: str, role: str, config: Config, file: Path, container: Container, *state_path: str
 ) -> Header:
+    state = container.root
+    for key in state_path:
+        state = state[key]
     tensors = MappingProxyType(_tensors(file, state, container.blocks))
-    return Header(path, layout, container.kind, role, config, tensors, file, MappingProxyType(container.blocks))
+    blocks = MappingProxyType(container.blocks)
+    return Header(path, layout, container.kind, role, config, tensors, file, blocks, state_path)
 
 
 def _require_export(path: Path, root: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 import zlib
 from collections.abc import Container, Mapping
 
@@ -58,7 +59,8 @@ def _names(names: list[str]) -> str:
 def load_tensors(header: Header) -> dict[str, Tensor]:
     """The tensors of a package file, by name, on the CPU, memory-mapped.
 
-    They are put together from what the header says of them; the file's pickle is not read a second time.
+    A zip file is read by torch's own safe reader; what that does not take (the older container, safetensors, pickles of
+    protocol 3 and above) is put together from what the header says. Either way they are the tensors of the header.
 
     Raises:
         PackageError: the file cannot be read, or a checksum is wrong.
@@ -66,15 +68,49 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
     """
     try:
         starts = _checked_starts(header)
-        whole = torch.UntypedStorage.from_file(str(header.weights), False, header.weights.stat().st_size)
+        state = _read_by_torch(header) if header.container == "zip" else None
+        if state is None:
+            state = _put_together(header, starts)
     except ValueError as error:
         raise PackageError(f"{header.path}: the file is damaged: {error}. Fetch or export it again.") from None
     except (OSError, RuntimeError) as error:
         raise PackageError(f"{header.path}: cannot be read: {' '.join(str(error).split())[:300]}.") from None
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
+            raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
+    return state
+
+
+def _read_by_torch(header: Header) -> dict[str, Tensor] | None:
+    """The tensors of a zip file, or ``None`` where its pickle holds what torch's safe reader does not know.
+
+    Raises:
+        ValueError: they are not the tensors of the header: the file says two things at once.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols other than 2
+            found = torch.load(header.weights, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # it fails in many ways at what it does not know
+        return None
+    for key in header.state_path:
+        found = found[key]
+    state: dict[str, Tensor] = {}
+    for name, info in header.tensors.items():
+        tensor = found.get(name)
+        read = tensor is not None and (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
+        if read != (info.shape, info.stride, info.offset, getattr(torch, info.dtype)):
+            raise ValueError(f"the tensor {name!r} is not what the header says")
+        tensor = tensor.detach()  # a parameter becomes a tensor
+        state[name] = tensor.clone() if tensor.untyped_storage().data_ptr() % _ALIGNMENT else tensor
+    return state
+
+
+def _put_together(header: Header, starts: Mapping[str, int]) -> dict[str, Tensor]:
+    whole = torch.UntypedStorage.from_file(str(header.weights), False, header.weights.stat().st_size)
     storages: dict[str, torch.UntypedStorage] = {}
     state: dict[str, Tensor] = {}
     for name, info in header.tensors.items():
-        dtype: torch.dtype = getattr(torch, info.dtype)
         storage = storages.get(info.block)
         if storage is None:
             start = starts[info.block]
@@ -82,10 +118,8 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
             if start % _ALIGNMENT:
                 storage = storage.clone()
             storages[info.block] = storage
-        tensor = torch.empty(0, dtype=dtype, device="cpu").set_(storage, info.offset, info.shape, info.stride)
-        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
-            raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
-        state[name] = tensor
+        dtype: torch.dtype = getattr(torch, info.dtype)
+        state[name] = torch.empty(0, dtype=dtype, device="cpu").set_(storage, info.offset, info.shape, info.stride)
     return state
 
 
