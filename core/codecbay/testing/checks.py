@@ -30,6 +30,7 @@ CHECKS = (
     Check("fingerprint-stable", model_checks.fingerprint_stable, "one codec has one fingerprint"),
     Check("fingerprint-distinct", model_checks.fingerprint_distinct, "another codec has another fingerprint"),
     Check("header", package_checks.header, "the spec comes from the header alone, without torch"),
+    Check("round-trip", package_checks.round_trip, "the package written anew is the same codec"),
     Check("weights", package_checks.weights, "a package without exactly its tensors is refused"),
 )
 """Every check, in the order in which they run."""

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from codecbay.factory import load_codec, resolve_codec
 from codecbay.package import Header, PackageFile
 from codecbay.package.container import read_container
 from codecbay.package.header import FLOATS
-from codecbay.package.pickles import TensorStub
 from codecbay.testing.trial import Mismatch, NotApplicable, Trial, expect, expect_error, shortened
 
 _READ_HEADER = """
@@ -46,6 +46,25 @@ def header(trial: Trial) -> None:
     declared = json.loads(json.dumps(trial.codec.spec.to_dict()))
     for name, value in declared.items():
         expect(f"{name} of the header's spec, as of the codec that was built,", value, found[name])
+
+
+def round_trip(trial: Trial) -> None:
+    """The package written anew, elsewhere, is the same codec."""
+    package = trial.files()
+    file = resolve_codec(package).file
+    if file is None or not file.header.tensors:
+        raise NotApplicable("the package has no weights")
+    with tempfile.TemporaryDirectory() as directory:
+        first = load_codec(package, device=trial.device)
+        again = load_codec(_copy(file, file.tensors(), Path(directory)), device=trial.device)
+        for what, found in again.spec.to_dict().items():
+            expect(f"{what} of a copy", first.spec.to_dict()[what], found)
+        expect("the fingerprint of a copy", first.fingerprint(), again.fingerprint())
+        if first.spec.can_decode:
+            codes = trial.codes()
+            scale = trial.scale()
+            if not torch.equal(first.decode(codes, scale), again.decode(codes, scale)):
+                raise Mismatch("a copy to decode to the same", "something else")
 
 
 def weights(trial: Trial) -> None:
@@ -98,9 +117,15 @@ def _copy(file: PackageFile, state: State, directory: Path) -> Path:
 def _root(header: Header, state: State) -> object:
     """What the pickle of a package holds, with other tensors in it. It is read by the machine that runs nothing."""
     root = read_container(header.weights).root
-    assert isinstance(root, dict)
-    for key in ("best_state", "state_dict"):
-        if isinstance(root.get(key), dict):
-            rest = {k: v for k, v in root.items() if k != key and not isinstance(v, TensorStub)}
-            return {**rest, key: state}
+    for key in header.state_path[:1]:
+        return {name: _plain(value) for name, value in root.items() if name != key} | {key: state}
     return state
+
+
+def _plain(value: Any) -> Any:
+    """Values as any pickle can hold them; what stands for tensors and numpy's numbers becomes ``None``."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bytes)) else None
