@@ -178,7 +178,8 @@ def write_audio(path: str | os.PathLike[str], wav: Tensor, sample_rate: int) -> 
         sample_rate: in Hz.
 
     Raises:
-        AudioError: the ending is not that of a sound format, or the file cannot be written.
+        AudioError: the ending is not that of a sound format, or it does not take the waveform.
+        OutputError: the file cannot be written.
     """
     import soundfile
 
@@ -189,8 +190,8 @@ def write_audio(path: str | os.PathLike[str], wav: Tensor, sample_rate: int) -> 
     check_waveform(wav[None])
     check_sample_rate(sample_rate)
     samples = wav.detach().to("cpu", torch.float32).clamp(-1.0, 1.0).T.numpy()
-    try:
-        with written_whole(path) as temporary:
+    with written_whole(path) as temporary:
+        try:
             soundfile.write(str(temporary), samples, sample_rate, format=kind)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"{path}: the file cannot be written: {getattr(error, 'strerror', None) or error}.") from None
+        except soundfile.SoundFileError as error:
+            raise AudioError(f"{path}: the file cannot be written: {error}.") from None

@@ -413,7 +413,7 @@ class EncodedAudio:
         """Write a ``.codes`` file: safetensors with codes and scale, the rest as metadata. Whole or not at all.
 
         Raises:
-            AudioError: the file cannot be written.
+            OutputError: the file cannot be written.
         """
         from safetensors.torch import save
 
@@ -428,12 +428,8 @@ class EncodedAudio:
         tensors = {"codes": self.codes.cpu().contiguous()}
         if self.scale is not None:
             tensors["scale"] = self.scale.cpu().contiguous()
-        path = Path(path)
-        try:
-            with written_whole(path) as temporary:
-                temporary.write_bytes(save(tensors, facts))
-        except OSError as error:
-            raise AudioError(f"{path}: the file cannot be written: {error.strerror or error}.") from None
+        with written_whole(Path(path)) as temporary:
+            temporary.write_bytes(save(tensors, facts))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EncodedAudio:

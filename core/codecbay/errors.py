@@ -57,6 +57,10 @@ class AudioError(CodecbayError, ValueError):
     """A waveform or an audio file cannot be used."""
 
 
+class OutputError(CodecbayError):
+    """A file or directory cannot be written; what was there before is as it was."""
+
+
 class GenerationError(CodecbayError, ValueError, AssertionError):
     """The request cannot be generated: prompts, durations or sampling parameters do not make sense.
 

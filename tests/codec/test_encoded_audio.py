@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import codecbay
 from codecbay.audio import convert_audio
 from codecbay.codec import Codec, EncodedAudio
-from codecbay.errors import AudioError, CodecbayError, PackageError
+from codecbay.errors import AudioError, CodecbayError, OutputError, PackageError
 from codecbay.stereo import InterleavedStereo
 from models import load_codec, noise, package
 
@@ -164,10 +164,10 @@ def test_a_file_of_codes_holds_everything(tmp_path: Path, encoded: EncodedAudio)
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path, encoded: EncodedAudio) -> None:
-    with pytest.raises(AudioError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         encoded.save(tmp_path / "missing" / "a.codes")
     (tmp_path / "folder.codes").mkdir()
-    with pytest.raises(AudioError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         encoded.save(tmp_path / "folder.codes")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder.codes"]
 
