@@ -63,7 +63,7 @@ def written_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     with _told(path):
         _refuse(path, overwrite)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(path)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             yield temporary
@@ -79,6 +79,16 @@ def written_directory(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _flush(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_parents(path: Path) -> None:
+    """Make the directories above ``path``.
+
+    Raises:
+        OutputError: they cannot be made.
+    """
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

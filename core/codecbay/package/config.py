@@ -25,6 +25,8 @@ MAX_NODES = 50_000
 MAX_EXPANDED = 20_000  # values that interpolation may visit, so that doubling cannot explode
 MAX_NUMBER = 64  # characters; what is longer is text, however many digits it has
 MAX_SIZE = 1 << 24  # no size of a model is larger
+MAX_RATE = 1 << 12
+MAX_BLOCKS = 16
 
 _REQUIRED: Any = object()
 
@@ -171,8 +173,9 @@ _MAX_STRING = 1 << 16
 class Config(Mapping[str, Any]):
     """A configuration whose interpolations are resolved where a value is asked for, and only then."""
 
-    def __init__(self, root: dict[str, Any], where: str = "xp.cfg") -> None:
+    def __init__(self, root: dict[str, Any], where: str = "xp.cfg", text: str | None = None) -> None:
         self._root = root
+        self._text = text
         self.where = where
 
     @classmethod
@@ -192,7 +195,15 @@ class Config(Mapping[str, Any]):
             raise ConfigError(f"{where}: {error}") from None
         if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
             raise ConfigError(f"{where}: expected a mapping of names to values, found {_kind(root)}.")
-        return cls(root, where)
+        return cls(root, where, text)
+
+    def to_yaml(self) -> str:
+        """The YAML text that it was read from, or that OmegaConf makes of it; interpolations stand as they are."""
+        if self._text is not None:
+            return self._text
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_yaml(OmegaConf.create(self._root))
 
     def __getitem__(self, path: str) -> Any:
         """The resolved value at a dotted path; ``KeyError`` where there is none."""
@@ -402,6 +413,13 @@ class Section:
     def take_ints(self, key: str, default: Any = _REQUIRED, *, low: int = 1, high: int = MAX_SIZE) -> tuple[int, ...]:
         """A list of whole numbers."""
         return tuple(self._int(key, value, low, high) for value in self._list(key, self.take(key, default)))
+
+    def take_rates(self, key: str, default: Any = _REQUIRED, *, low: int = 2) -> tuple[int, ...]:
+        """How much each block of a network shortens or lengthens a signal: 1 to 16 whole numbers."""
+        rates = self.take_ints(key, default, low=low, high=MAX_RATE)
+        if not 1 <= len(rates) <= MAX_BLOCKS:
+            raise self.error(key, f"has {len(rates)} rates, expected 1 to {MAX_BLOCKS}.")
+        return rates
 
     def take_strs(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
         """A list of texts."""

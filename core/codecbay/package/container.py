@@ -19,6 +19,7 @@ from codecbay.package.pickles import ITEM_SIZES, StorageStub, load_stub
 # The pickle of the largest published package has under 200 kB and 700 tensors, of under 100 reads each.
 MAX_PICKLE = 2 << 20  # bytes
 MAX_READS = 250_000  # of an opcode or its argument: each may take a hundred bytes of memory
+_OF_CHECKPOINTS = 4  # times as many: they hold the weights several times over, for the optimizer and as averages
 MAX_READ = 4 << 20  # bytes at once; what the zip reader may take for an archive's directory, which has under 100 kB
 _LEGACY_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # a number, in a pickle of its own
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -65,8 +66,13 @@ class Container:
     blocks: dict[str, Block]
 
 
-def read_container(path: Path) -> Container:
+def read_container(path: Path, *, inert: bool = False) -> Container:
     """Open a file that ``torch.save`` wrote.
+
+    Args:
+        path: of the file.
+        inert: take objects of any class, as :class:`~codecbay.package.pickles.InertObject`, as training checkpoints
+            hold them; else they are refused.
 
     Raises:
         PackageError: it is not such a file, or it is damaged.
@@ -80,10 +86,10 @@ def read_container(path: Path) -> Container:
             start = stream.read(64)
             if start.startswith(b"PK\x03\x04"):
                 with _Sparing(io.FileIO(path)) as sparing:
-                    return _read_zip(path, sparing, size)
+                    return _read_zip(path, sparing, size, inert)
             if start.startswith(b"\x80") and _LEGACY_MAGIC in start:
                 stream.seek(0)
-                return _read_legacy(path, stream, size)
+                return _read_legacy(path, stream, size, inert)
     except OSError as error:
         raise PackageError(f"{path}: cannot be read: {error.strerror or error}.") from None
     raise PackageError(f"{path}: {_describe(start, size)}. Expected a file that torch.save wrote.")
@@ -117,10 +123,11 @@ class _Sparing(io.BufferedReader):
 class _Bounded:
     """Feeds pickles from a stream, up to ``MAX_PICKLE`` bytes and ``MAX_READS`` reads in all."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], inert: bool) -> None:
+        self.inert = inert
         self._stream = stream
         self._bytes = MAX_PICKLE
-        self._reads = MAX_READS
+        self._reads = MAX_READS * (_OF_CHECKPOINTS if inert else 1)
 
     def read(self, size: int, /) -> bytes:
         self._count(size)
@@ -138,17 +145,17 @@ class _Bounded:
         self._bytes -= size
         self._reads -= 1
         if size < 0 or self._bytes < 0 or self._reads < 0:
-            raise UnsafePickleError(f"its pickle is larger than {MAX_PICKLE >> 20} MiB or {MAX_READS} steps")
+            raise UnsafePickleError("its pickle is larger than any package needs")
 
 
 def _unpickle(path: Path, stream: _Bounded) -> Any:
     try:
-        return load_stub(stream)
+        return load_stub(stream, inert=stream.inert)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: the pickle inside was refused: {error}.") from None
 
 
-def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
+def _read_zip(path: Path, stream: IO[bytes], size: int, inert: bool) -> Container:
     try:
         archive = zipfile.ZipFile(stream)
     except Exception as error:  # the zip reader fails in a dozen ways on damaged archives
@@ -186,7 +193,7 @@ def _read_zip(path: Path, stream: IO[bytes], size: int) -> Container:
     pickle_entry = records[f"{prefix}/data.pkl"]
     if pickle_entry.file_size > MAX_PICKLE:
         raise UnsafePickleError(f"{path}: the pickle inside is larger than {MAX_PICKLE >> 20} MiB.")
-    root = _unpickle(path, _Bounded(io.BytesIO(_content(path, archive, pickle_entry))))
+    root = _unpickle(path, _Bounded(io.BytesIO(_content(path, archive, pickle_entry)), inert))
     return Container("zip", root, blocks)
 
 
@@ -211,8 +218,8 @@ def content_offset(stream: IO[bytes], block: Block) -> int:
     return block.offset + _LOCAL_HEADER.size + int(name_size) + int(extra_size)
 
 
-def _read_legacy(path: Path, stream: IO[bytes], size: int) -> Container:
-    pickles = _Bounded(stream)
+def _read_legacy(path: Path, stream: IO[bytes], size: int, inert: bool) -> Container:
+    pickles = _Bounded(stream, inert)
     _, protocol, system = (_unpickle(path, pickles) for _ in range(3))
     if protocol != 1001:
         raise PackageError(f"{path}: written with a protocol of torch.save that is not known; only 1001 is.")

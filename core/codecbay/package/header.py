@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
 MAX_NAME = 256  # characters
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
@@ -63,6 +65,7 @@ class Header:
         state_path: keys that lead to the tensors in what was saved.
         reference: the name of the published codec, for a reference.
         version: of the program that exported the package, where it is recorded.
+        codec_fingerprint: of this codec, or of the codec that this language model was trained on, where it is recorded.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Header:
     state_path: tuple[str, ...] = ()
     reference: str | None = None
     version: str | None = None
+    codec_fingerprint: str | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -131,23 +135,34 @@ def read_header(path: Path) -> Header:
         if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
             raise PackageError(f"{path}: the metadata should hold the model's arguments in 'kwargs'.")
         config = Config(arguments, f"{path}: metadata.kwargs")
-        return _header(path, "descript", "codec", config, path, container, "state_dict")
+        return header_of(path, "descript", "codec", config, path, container, "state_dict")
 
     _require_export(path, root)
     text = root["xp.cfg"]
     if not isinstance(text, str):
         raise PackageError(f"{path}: 'xp.cfg' should be YAML text, found {type(text).__name__}.")
     config = Config.parse(text, f"{path}: xp.cfg")
+    role = role_of(config, path)
+    header = header_of(path, "audiocraft", role, config, path, container, "best_state")
+    version, fingerprint = root.get("version"), root.get("codec_fingerprint")
+    return replace(
+        header,
+        version=version if isinstance(version, str) and len(version) <= 64 and version.isprintable() else None,
+        codec_fingerprint=fingerprint if isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint) else None,
+    )
+
+
+def role_of(config: Config, path: Path) -> str:
+    """What AudioCraft's configuration describes: ``lm`` or ``codec``.
+
+    Raises:
+        ConfigError: neither.
+    """
     if "transformer_lm" in config or "lm_model" in config:
-        role = "lm"
-    elif "compression_model" in config:
-        role = "codec"
-    else:
-        raise ConfigError(f"{path}: xp.cfg describes neither a language model nor a codec.")
-    version = root.get("version")
-    known = isinstance(version, str) and len(version) <= 64 and version.isprintable()
-    header = _header(path, "audiocraft", role, config, path, container, "best_state")
-    return replace(header, version=version) if known else header
+        return "lm"
+    if "compression_model" in config:
+        return "codec"
+    raise ConfigError(f"{path}: xp.cfg describes neither a language model nor a codec.")
 
 
 def _read_directory(path: Path) -> Header:
@@ -155,12 +170,13 @@ def _read_directory(path: Path) -> Header:
     config = read_json(path / CONFIG_FILE)
     file = _weights_in(path)
     container = read_safetensors(file) if file.suffix == ".safetensors" else read_container(file)
-    state, state_path = container.root, ()
+    state: Any = container.root
+    state_path: tuple[str, ...] = ()
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state, state_path = state["state_dict"], ("state_dict",)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise PackageError(f"{file}: expected a dictionary of tensors, found {type(state).__name__}.")
-    return _header(path, "transformers", "codec", config, file, container, *state_path)
+    return header_of(path, "transformers", "codec", config, file, container, *state_path)
 
 
 def _weights_in(path: Path) -> Path:
@@ -180,9 +196,14 @@ def _weights_in(path: Path) -> Path:
     )
 
 
-def _header(
+def header_of(
     path: Path, layout: str, role: str, config: Config, file: Path, container: Container, *state_path: str
 ) -> Header:
+    """The header of a container whose tensors lie where ``state_path`` leads.
+
+    Raises:
+        PackageError: they are no tensors, or their data is not there.
+    """
     state = container.root
     for key in state_path:
         state = state[key]

@@ -206,17 +206,20 @@ class _StubUnpickler(pickle._Unpickler):
     def load_setitem(self) -> None:
         value = self.stack.pop()
         key = self.stack.pop()
-        self._target()[_plain_key(key)] = value
+        self._target()[self._key(key)] = value
 
     def load_setitems(self) -> None:
         items = self.pop_mark()
         target = self._target()
         for i in range(0, len(items) - 1, 2):
-            target[_plain_key(items[i])] = items[i + 1]
+            target[self._key(items[i])] = items[i + 1]
 
     def load_dict(self) -> None:
         items = self.pop_mark()
-        self.append({_plain_key(items[i]): items[i + 1] for i in range(0, len(items) - 1, 2)})
+        self.append({self._key(items[i]): items[i + 1] for i in range(0, len(items) - 1, 2)})
+
+    def _key(self, key: Any) -> Any:
+        return _plain_key(key)
 
     def _target(self) -> dict[Any, Any]:
         target = self.stack[-1]
@@ -260,14 +263,113 @@ def _plain_key(key: Any) -> Any:
     raise UnsafePickleError(f"a dictionary has a {type(key).__name__} for a key")
 
 
-def load_stub(stream: BinaryStream) -> Any:
+@dataclass
+class InertObject:
+    """Stands for an object of a class that is not looked up, with what the pickle says of it.
+
+    Attributes:
+        kind: module and name of the class, or of what would be called to make the object.
+        args: that it would be made with.
+        state: that it would be given.
+    """
+
+    kind: str
+    args: tuple[Any, ...] = ()
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class _InertType:
+    """Stands for a class or function that is not looked up."""
+
+    kind: str
+
+
+class _InertUnpickler(_StubUnpickler):
+    """Takes any pickle, and makes :class:`InertObject` of all that is not plain data or a tensor.
+
+    Nothing is looked up, called, or given a state; what objects hold as dictionaries or lists is dropped.
+    """
+
+    dispatch = dict(_StubUnpickler.dispatch)  # noqa: RUF012
+
+    def find_class(self, module: str, name: str) -> Any:
+        return _CALLABLES.get((module, name)) or _InertType(f"{module}.{name}")
+
+    def load_reduce(self) -> None:
+        args = self.stack.pop()
+        func = self.stack[-1]
+        if not isinstance(args, tuple):
+            raise UnsafePickleError("it calls something with what are no arguments")
+        if id(func) in _CALLABLE_IDS:
+            try:
+                self.stack[-1] = func(*args)
+                return
+            except (UnsafePickleError, TypeError):  # such as an OrderedDict of items
+                pass
+        self.stack[-1] = InertObject(getattr(func, "kind", ""), args)
+
+    def load_newobj(self) -> None:
+        args = self.stack.pop()
+        self.stack[-1] = InertObject(getattr(self.stack[-1], "kind", ""), args if isinstance(args, tuple) else ())
+
+    def load_newobj_ex(self) -> None:
+        self.stack.pop()
+        self.load_newobj()
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], InertObject):
+            self.stack[-1].state = state
+
+    def load_empty_set(self) -> None:
+        self.append([])
+
+    def load_frozenset(self) -> None:
+        self.append(self.pop_mark())
+
+    def persistent_load(self, pid: Any) -> Any:
+        try:
+            return super().persistent_load(pid)
+        except UnsafePickleError:
+            return InertObject("persistent", (pid,))
+
+    def _key(self, key: Any) -> Any:
+        try:
+            return _plain_key(key)
+        except UnsafePickleError:
+            return object()  # no key that anything asks for
+
+    def _target(self) -> dict[Any, Any]:
+        target = self.stack[-1]
+        return target if isinstance(target, dict) else {}
+
+    def _list(self) -> list[Any]:
+        target = self.stack[-1]
+        return target if type(target) is list else []
+
+
+for _name, _method in {
+    **{name: getattr(_InertUnpickler, f"load_{name.lower()}") for name in ("REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX")},
+    "EMPTY_SET": _InertUnpickler.load_empty_set,
+    "FROZENSET": _InertUnpickler.load_frozenset,
+    "ADDITEMS": _InertUnpickler.load_appends,
+}.items():
+    _InertUnpickler.dispatch[getattr(pickle, _name)[0]] = _method
+
+
+def load_stub(stream: BinaryStream, *, inert: bool = False) -> Any:
     """The object that the pickle at the start of ``stream`` describes, its tensors as :class:`TensorStub`.
+
+    Args:
+        stream: to read from.
+        inert: take pickles of any objects, which come back as :class:`InertObject`; else they are refused.
 
     Raises:
         UnsafePickleError: it needs anything else than dictionaries of tensors do, or is no pickle.
     """
     try:
-        return _StubUnpickler(stream).load()
+        return (_InertUnpickler if inert else _StubUnpickler)(stream).load()
     except UnsafePickleError:
         raise
     except MemoryError:
