@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 import codecbay
 from codecbay.errors import CodecbayError, ConfigError, OutputError, PackageError, SourceError, WeightsError
 from codecbay.export import export_codec, export_lm, export_pretrained_codec
-from codecbay.package.header import read_header
+from codecbay.package.layouts import read_header
 from package.forge import harmless
 
 MONO = Path(__file__).parent / "fixtures" / "audiocraft" / "musicgen-mono"

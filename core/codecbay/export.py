@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codecbay.errors import PackageError, SourceError
 from codecbay.factory import resolve_codec
@@ -22,9 +21,6 @@ from codecbay.package import Header, PackageFile, read_package_file
 from codecbay.package.checkpoint import read_checkpoint
 from codecbay.registry import get_registry
 from codecbay.sources import CODEC_FILE, LM_FILE
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 Source = str | os.PathLike[str]
 NAMES = {"lm": "a language model", "codec": "a codec"}
@@ -147,8 +143,10 @@ def _built_fingerprint(file: PackageFile) -> str:
 
 
 def _write(path: Path, header: Header, fingerprint: str | None, overwrite: bool) -> Path:
+    from codecbay.package.weights import compact
+
     content: dict[str, Any] = {
-        "best_state": _compact(PackageFile(header).tensors()),
+        "best_state": OrderedDict(compact(PackageFile(header).tensors())),
         "xp.cfg": header.config.to_yaml(),
         "version": header.version or _version(),
         "exported": True,
@@ -166,14 +164,6 @@ def _save(path: Path, content: dict[str, Any], overwrite: bool) -> None:
     with written_whole(path, overwrite=overwrite) as temporary:
         torch.save(content, temporary)
         read_package_file(temporary)  # what cannot be read again is not put in place
-
-
-def _compact(tensors: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Tensors with no more memory behind each than its own, because all of it would be saved."""
-    return OrderedDict(
-        (name, tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone())
-        for name, tensor in tensors.items()
-    )
 
 
 def _version() -> str:

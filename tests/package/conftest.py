@@ -10,7 +10,7 @@ from hypothesis import settings
 
 import codecbay
 from codecbay.package import Header
-from codecbay.package.header import read_header
+from codecbay.package.layouts import read_header
 from package.forge import MONO, harmless
 
 settings.register_profile("package", derandomize=True, deadline=None, max_examples=60)

@@ -186,6 +186,7 @@ TAKES: dict[str, tuple[str, list[Any], list[Any]]] = {
     "a number": ("take_float", [1, 0.5, -3.0], [math.nan, math.inf, 17, True, None, "1", 10**30]),
     "a number or none": ("take_optional_float", [None, 1.5], [math.inf, "x", {}]),
     "whole numbers": ("take_ints", [(), (1, 16)], [1, None, "12", [0], [1.0], [True], [[1]], {1: 1}]),
+    "rates": ("take_rates", [(2,), (8, 5, 4, 2), (2,) * 16], [[], [1, 2], [5000], [2] * 17, [2.0], "8542", None, 2]),
     "a text": ("take_str", ["", "x"], [1, None, ["x"], True]),
     "texts": ("take_strs", [(), ("a", "b")], ["ab", None, [1], [["a"]], {"a": 1}]),
     "a truth": ("take_bool", [True, False], [0, 1, None, "true", []]),

@@ -16,7 +16,7 @@ import torch
 
 from codecbay.errors import PackageError, SourceError
 from codecbay.factory import open_package
-from codecbay.package.header import read_header
+from codecbay.package.layouts import read_header
 from codecbay.sources import local_path
 from package.conftest import Read
 from package.forge import (

@@ -32,6 +32,20 @@ def test_a_tensor_knows_its_place(read: Read) -> None:
     assert read(saved(package("lm", best_state=state))).tensors["a"] == TensorInfo((3, 3), "float16", "0", 6, (6, 2))
 
 
+def test_a_shape_is_compared_and_the_key_that_asks_for_it_blamed(read: Read) -> None:
+    header = read(saved(package("codec", best_state={"a": torch.zeros(4, 6)})))
+    section = header.config.top()
+    header.check_shape(section, "a", (4, 6), "width")
+    for name, shape, message in (
+        ("a", (5, 6), r"'width' asks for \[5, 6\], but the tensor 'a' is \[4, 6\]"),
+        ("a", (4, 7), r"'height' asks for \[4, 7\]"),
+        ("a", (4, 6, 1), r"'width' asks for \[4, 6, 1\]"),
+        ("b", (4, 6), r"'width' asks for the tensor 'b' \[4, 6\], which is not in the package"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            header.check_shape(section, name, shape, "width", "height")
+
+
 def test_a_reference_has_a_name_and_nothing_else(read: Read) -> None:
     header = read(saved({"pretrained": "facebook/encodec_32khz", "exported": True}))
     assert (header.role, header.reference, len(header.tensors)) == ("reference", "facebook/encodec_32khz", 0)

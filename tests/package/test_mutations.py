@@ -13,7 +13,7 @@ import codecbay
 from codecbay.errors import IncompatibleError, PackageError
 from codecbay.lm.config import read_lm_config
 from codecbay.package import PackageFile
-from codecbay.package.header import read_header
+from codecbay.package.layouts import read_header
 from package.forge import (
     FILES,
     config_text,

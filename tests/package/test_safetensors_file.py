@@ -87,6 +87,29 @@ def test_a_broken_configuration_is_refused(tmp_path: Path, config: str) -> None:
         read_package_file(directory(tmp_path / "codec", config=config))
 
 
+@pytest.mark.parametrize("name", ["SpeechTokenizer.pt", "best model.pth", "last.ckpt"])
+def test_a_trainer_names_its_one_checkpoint_as_it_likes(tmp_path: Path, name: str) -> None:
+    path = directory(tmp_path / "codec")
+    torch.save({"b": torch.ones(4)}, path / name)
+    assert "a.weight" in read_package_file(path).header.tensors  # of model.safetensors, which comes first
+    (path / "model.safetensors").unlink()
+    file = read_package_file(path)
+    assert (file.header.layout, file.header.weights) == ("transformers", path / name)
+    assert torch.equal(file.tensors()["b"], torch.ones(4))
+
+
+def test_of_two_checkpoints_none_is_taken(tmp_path: Path) -> None:
+    path = directory(tmp_path / "codec")
+    (path / "model.safetensors").unlink()
+    for name in ("a.pt", "b\n.pt"):
+        torch.save(STATE, path / name)
+    with pytest.raises(PackageError, match=r"there are 2 checkpoints .*'a\.pt', 'b\\n\.pt'. Leave only one"):
+        read_package_file(path)
+    (path / "b\n.pt").unlink()
+    (path / "b.pt").mkdir()  # which is no file
+    assert read_package_file(path).header.weights == path / "a.pt"
+
+
 def test_a_configuration_without_weights_is_refused(tmp_path: Path) -> None:
     path = directory(tmp_path / "codec")
     (path / "model.safetensors").unlink()

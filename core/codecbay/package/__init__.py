@@ -6,7 +6,8 @@ torch and without running anything; weights are read only after the header was f
 
 from codecbay.package.config import Config, Section
 from codecbay.package.files import Package, PackageFile, read_package_file
-from codecbay.package.header import CONFIG_FILE, Header, TensorInfo
+from codecbay.package.header import Header, TensorInfo
+from codecbay.package.layouts import CONFIG_FILE
 
 __all__ = [
     "CONFIG_FILE",

@@ -9,7 +9,7 @@ import io
 import os
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -56,14 +56,16 @@ class Container:
     """What a file holds, short of tensor data.
 
     Attributes:
-        kind: ``zip`` or ``legacy``.
+        kind: ``zip``, ``legacy`` or ``safetensors``.
         root: the saved object, with stubs for tensors.
         blocks: where the storages lie, by key.
+        facts: text that a safetensors file holds beside its tensors.
     """
 
     kind: str
     root: Any
     blocks: dict[str, Block]
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 def read_container(path: Path, *, inert: bool = False) -> Container:

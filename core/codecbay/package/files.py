@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from codecbay.errors import PackageError
-from codecbay.package.header import Header, read_header
+from codecbay.package.header import Header
+from codecbay.package.layouts import read_header
 
 if TYPE_CHECKING:
     from torch import Tensor

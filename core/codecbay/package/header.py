@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from codecbay.errors import ConfigError, PackageError
-from codecbay.package.config import Config, Section, read_json
-from codecbay.package.container import Block, Container, read_container
+from codecbay.package.config import Config, Section
+from codecbay.package.container import Block, Container
 from codecbay.package.pickles import ITEM_SIZES, TensorStub
-from codecbay.package.safetensors_file import read_safetensors
 
-CONFIG_FILE = "config.json"
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-CHECKPOINTS = (".pt", ".pth", ".ckpt")
 MAX_NAME = 256  # characters
-_FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
 
 
@@ -66,6 +60,7 @@ class Header:
         reference: the name of the published codec, for a reference.
         version: of the program that exported the package, where it is recorded.
         codec_fingerprint: of this codec, or of the codec that this language model was trained on, where it is recorded.
+        source: name and digest of the file that a twin was made from; see :mod:`codecbay.package.twin`.
     """
 
     path: Path
@@ -80,6 +75,7 @@ class Header:
     reference: str | None = None
     version: str | None = None
     codec_fingerprint: str | None = None
+    source: tuple[str, str] | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -113,45 +109,6 @@ class Header:
         return cls(where, "audiocraft", "none", "reference", Config({}), {}, where, {}, reference=name)
 
 
-def read_header(path: Path) -> Header:
-    """Read the header of a package, a file or a directory, without its tensor data and without running anything.
-
-    Raises:
-        PackageError: it is no package, or damaged; the message says what it is instead.
-    """
-    if path.is_dir():
-        return _read_directory(path)
-    container = read_container(path)
-    root = container.root
-    if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
-        raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
-    if "pretrained" in root:
-        name = root["pretrained"]
-        if not isinstance(name, str):
-            raise PackageError(f"{path}: 'pretrained' should be the name of a codec, found {type(name).__name__}.")
-        return Header.for_reference(name, path)
-    if isinstance(root.get("state_dict"), dict) and isinstance(root.get("metadata"), dict):
-        arguments = root["metadata"].get("kwargs")
-        if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
-            raise PackageError(f"{path}: the metadata should hold the model's arguments in 'kwargs'.")
-        config = Config(arguments, f"{path}: metadata.kwargs")
-        return header_of(path, "descript", "codec", config, path, container, "state_dict")
-
-    _require_export(path, root)
-    text = root["xp.cfg"]
-    if not isinstance(text, str):
-        raise PackageError(f"{path}: 'xp.cfg' should be YAML text, found {type(text).__name__}.")
-    config = Config.parse(text, f"{path}: xp.cfg")
-    role = role_of(config, path)
-    header = header_of(path, "audiocraft", role, config, path, container, "best_state")
-    version, fingerprint = root.get("version"), root.get("codec_fingerprint")
-    return replace(
-        header,
-        version=version if isinstance(version, str) and len(version) <= 64 and version.isprintable() else None,
-        codec_fingerprint=fingerprint if isinstance(fingerprint, str) and _FINGERPRINT.fullmatch(fingerprint) else None,
-    )
-
-
 def role_of(config: Config, path: Path) -> str:
     """What AudioCraft's configuration describes: ``lm`` or ``codec``.
 
@@ -163,37 +120,6 @@ def role_of(config: Config, path: Path) -> str:
     if "compression_model" in config:
         return "codec"
     raise ConfigError(f"{path}: xp.cfg describes neither a language model nor a codec.")
-
-
-def _read_directory(path: Path) -> Header:
-    """A directory in the layout of the transformers library, or with a trainer's checkpoint in place of its weights."""
-    config = read_json(path / CONFIG_FILE)
-    file = _weights_in(path)
-    container = read_safetensors(file) if file.suffix == ".safetensors" else read_container(file)
-    state: Any = container.root
-    state_path: tuple[str, ...] = ()
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state, state_path = state["state_dict"], ("state_dict",)
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise PackageError(f"{file}: expected a dictionary of tensors, found {type(state).__name__}.")
-    return header_of(path, "transformers", "codec", config, file, container, *state_path)
-
-
-def _weights_in(path: Path) -> Path:
-    """The file of a directory that holds its weights; trainers name theirs as they like, so there may be only one."""
-    for name in WEIGHT_FILES:
-        if (path / name).is_file():
-            return path / name
-    found = sorted(file for end in CHECKPOINTS for file in path.glob(f"*{end}") if file.is_file())
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(repr(file.name) for file in found[:8]) + (", …" if len(found) > 8 else "")
-        raise PackageError(f"{path}: there are {len(found)} checkpoints beside {CONFIG_FILE}: {names}. Leave only one.")
-    raise PackageError(
-        f"{path}: there is a {CONFIG_FILE}, but no weights: neither {' nor '.join(WEIGHT_FILES)}, nor a file "
-        f"*{', *'.join(CHECKPOINTS)}."
-    )
 
 
 def header_of(
@@ -210,22 +136,6 @@ def header_of(
     tensors = MappingProxyType(_tensors(file, state, container.blocks))
     blocks = MappingProxyType(container.blocks)
     return Header(path, layout, container.kind, role, config, tensors, file, blocks, state_path)
-
-
-def _require_export(path: Path, root: dict[str, Any]) -> None:
-    state = root.get("best_state")
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        raise PackageError(f"{path}: this is a training checkpoint, not an export package; export it first.")
-    missing = [key for key in ("best_state", "xp.cfg") if key not in root]
-    if missing == ["best_state", "xp.cfg"] and any(isinstance(value, TensorStub) for value in root.values()):
-        raise PackageError(
-            f"{path}: these are bare weights, without the configuration that an export package has in 'xp.cfg'."
-        )
-    if missing:
-        found = ", ".join(repr(key[:60]) for key in sorted(root)[:8]) or "nothing"
-        raise PackageError(f"{path}: the key {' and '.join(map(repr, missing))} is missing; found {found}.")
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
-        raise PackageError(f"{path}: 'best_state' should be a dictionary of tensors, found {type(state).__name__}.")
 
 
 def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> dict[str, TensorInfo]:

@@ -33,7 +33,9 @@ def read_safetensors(path: Path) -> Container:
             entries = json.loads(stream.read(length))
         if not isinstance(entries, dict):
             raise ValueError("its header is no dictionary")
-        entries.pop("__metadata__", None)
+        facts = entries.pop("__metadata__", {})
+        if not isinstance(facts, dict) or not all(isinstance(value, str) for value in facts.values()):
+            raise ValueError("its metadata are not text")
         stubs: dict[str, TensorStub] = {}
         blocks: dict[str, Block] = {}
         for name, entry in entries.items():
@@ -42,7 +44,7 @@ def read_safetensors(path: Path) -> Container:
         raise PackageError(f"{path}: cannot be read: {error.strerror or error}.") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackageError(f"{path}: this is no safetensors file, or it is damaged: {str(error)[:200]}.") from None
-    return Container("safetensors", stubs, blocks)
+    return Container("safetensors", stubs, blocks, facts)
 
 
 def _tensor(name: str, entry: Any, start: int, size: int) -> tuple[TensorStub, Block]:

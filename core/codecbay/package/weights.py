@@ -130,8 +130,6 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _checked_starts(header: Header) -> dict[str, int]:
     """Where the content of each block starts; the checksums are compared on the way, where there are any."""
-    if header.container != "zip":
-        return {key: block.offset for key, block in header.blocks.items()}
     starts: dict[str, int] = {}
     with (
         header.weights.open("rb") as stream,
@@ -139,10 +137,24 @@ def _checked_starts(header: Header) -> dict[str, int]:
         memoryview(data) as view,
     ):
         for key, block in header.blocks.items():
-            starts[key] = start = content_offset(stream, block)
-            if start + block.size > len(view) or zlib.crc32(view[start : start + block.size]) != block.crc:
+            starts[key] = start = content_offset(stream, block) if header.container == "zip" else block.offset
+            if start + block.size > len(view):
+                raise ValueError("it ends before its tensors do")
+            if block.crc is not None and zlib.crc32(view[start : start + block.size]) != block.crc:
                 raise ValueError("a checksum is wrong")
     return starts
+
+
+def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors, contiguous and each with memory of its own, no larger than it: writers save all of it."""
+    seen: set[int] = set()
+    result: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        start = tensor.untyped_storage().data_ptr()
+        alone = start not in seen and tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+        result[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(start)
+    return result
 
 
 def _kept(name: str, dtype: torch.dtype) -> torch.dtype:
