@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
-from codecbay.errors import ConfigError
 from codecbay.package import Header, Section
 from codecbay.spec import CodecSpec
 
 MAX_WIDTH = 1 << 16  # no layer of a codec has more channels
-_TENSORS_PER_RATE = 28  # of a block of the encoder, or of the decoder
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def read_config(header: Header) -> DacConfig:
     """
     section = header.config.top()
     encoder_dim = section.take_int("encoder_dim", 64, high=MAX_WIDTH)
-    encoder_rates = _rates(section, "encoder_rates", (2, 4, 8, 8), header)
+    encoder_rates = section.take_rates("encoder_rates", (2, 4, 8, 8))
     width = encoder_dim << len(encoder_rates)
     n_codebooks = section.take_int("n_codebooks", 9, high=1024)
     config = DacConfig(
@@ -67,7 +66,7 @@ def read_config(header: Header) -> DacConfig:
         encoder_rates=encoder_rates,
         latent_dim=section.take_optional_int("latent_dim", high=MAX_WIDTH) or width,
         decoder_dim=section.take_int("decoder_dim", 1536, high=MAX_WIDTH),
-        decoder_rates=_rates(section, "decoder_rates", (8, 8, 4, 2), header),
+        decoder_rates=section.take_rates("decoder_rates", (8, 8, 4, 2)),
         n_codebooks=n_codebooks,
         codebook_size=section.take_int("codebook_size", 1024),
         codebook_dims=_codebook_dims(section, n_codebooks),
@@ -90,17 +89,6 @@ def read_config(header: Header) -> DacConfig:
     return config
 
 
-def _rates(section: Section, key: str, default: tuple[int, ...], header: Header) -> tuple[int, ...]:
-    rates = section.take_ints(key, default, low=2, high=1 << 12)
-    if not 1 <= len(rates) <= 16:
-        raise section.error(key, f"has {len(rates)} rates, expected 1 to 16.")
-    if _TENSORS_PER_RATE * len(rates) > len(header.tensors):
-        raise section.error(
-            key, f"asks for {len(rates)} blocks, but the package holds only {len(header.tensors)} tensors."
-        )
-    return rates
-
-
 def _codebook_dims(section: Section, n_codebooks: int) -> tuple[int, ...]:
     """The width of each codebook: one number for all, or one for each."""
     if not isinstance(section.take("codebook_dim", 8), (list, tuple)):
@@ -116,16 +104,7 @@ def _compare_with_tensors(header: Header, section: Section, config: DacConfig) -
     if stored != config.n_codebooks:
         raise section.error("n_codebooks", f"is {config.n_codebooks}, but the package holds {stored} codebooks.")
 
-    def compare(name: str, shape: tuple[int, ...], *keys: str) -> None:
-        info = header.tensors.get(name)
-        if info is None:
-            raise section.error(keys[0], f"asks for the tensor '{name}' {list(shape)}, which is not in the package.")
-        for key, found, wanted in zip(keys, info.shape, shape, strict=False):
-            if key and found != wanted:
-                raise section.error(key, f"asks for {list(shape)}, but the tensor '{name}' is {list(info.shape)}.")
-        if info.shape != shape:
-            raise ConfigError(f"{header.path}: the tensor '{name}' is {list(info.shape)}, expected {list(shape)}.")
-
+    compare = partial(header.check_shape, section)
     for i, dim in enumerate(config.codebook_dims):
         compare(_codebook(i), (config.codebook_size, dim), "codebook_size", "codebook_dim")
     compare("encoder.block.0.weight_v", (config.encoder_dim, 1, 7), "encoder_dim")

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
 
-from codecbay.errors import ConfigError
 from codecbay.package import Header, Section
 from codecbay.spec import CodecSpec
 
 MAX_WIDTH = 1 << 16  # no layer of a codec has more channels
 MAX_STREAMS = 1024
 HEAD_WIDTH = 64  # of the library's attention, whatever the width of the layer
-_TENSORS_PER_RATE = 28  # of a block of the encoder, or of the decoder
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,9 @@ def read_config(header: Header) -> SnacConfig:
     config = SnacConfig(
         sampling_rate=section.take_int("sampling_rate", 44_100, high=768_000),
         encoder_dim=encoder_dim,
-        encoder_rates=_rates(section, "encoder_rates", (3, 3, 7, 7), header),
+        encoder_rates=section.take_rates("encoder_rates", (3, 3, 7, 7)),
         decoder_dim=section.take_int("decoder_dim", 1536, high=MAX_WIDTH),
-        decoder_rates=_rates(section, "decoder_rates", (7, 7, 3, 3), header),
+        decoder_rates=section.take_rates("decoder_rates", (7, 7, 3, 3)),
         attn_window_size=None if window is None else section.take_int("attn_window_size", 32, high=1 << 12),
         codebook_size=section.take_int("codebook_size", 4096),
         codebook_dim=section.take_int("codebook_dim", 8, high=MAX_WIDTH),
@@ -117,17 +115,6 @@ def read_config(header: Header) -> SnacConfig:
     return config
 
 
-def _rates(section: Section, key: str, default: tuple[int, ...], header: Header) -> tuple[int, ...]:
-    rates = section.take_ints(key, default, low=2, high=1 << 12)
-    if not 1 <= len(rates) <= 16:
-        raise section.error(key, f"has {len(rates)} rates, expected 1 to 16.")
-    if _TENSORS_PER_RATE * len(rates) > len(header.tensors):
-        raise section.error(
-            key, f"asks for {len(rates)} blocks, but the package holds only {len(header.tensors)} tensors."
-        )
-    return rates
-
-
 def _strides(section: Section) -> tuple[int, ...]:
     strides = section.take_ints("vq_strides", (8, 4, 2, 1), high=MAX_STREAMS)
     if not strides or any(max(strides) % stride for stride in strides):
@@ -142,22 +129,12 @@ def _compare_with_tensors(header: Header, section: Section, config: SnacConfig) 
     if stored != len(config.vq_strides):
         raise section.error("vq_strides", f"has {len(config.vq_strides)} levels, but the package {stored} codebooks.")
     for i in range(stored):
-        shape = header.tensors[_codebook(i)].shape
-        for key, found, wanted in zip(
-            ("codebook_size", "codebook_dim"), shape, (config.codebook_size, config.codebook_dim), strict=False
-        ):
-            if found != wanted:
-                raise section.error(key, f"is {wanted}, but the tensor '{_codebook(i)}' is {list(shape)}.")
+        shape = (config.codebook_size, config.codebook_dim)
+        header.check_shape(section, _codebook(i), shape, "codebook_size", "codebook_dim")
 
     def compare(name: str, shape: tuple[int, ...], *keys: str) -> None:
-        found = next((header.tensors[name + end].shape for end in DIRECTIONS if name + end in header.tensors), None)
-        if found is None:
-            raise section.error(keys[0], f"asks for the weight of '{name}', which is not in the package.")
-        for key, has, wanted in zip(keys, found, shape, strict=False):
-            if has != wanted:
-                raise section.error(key, f"asks for {list(shape)}, but the weight of '{name}' is {list(found)}.")
-        if found != shape:
-            raise ConfigError(f"{header.path}: the weight of '{name}' is {list(found)}, expected {list(shape)}.")
+        stored_as = next((name + end for end in DIRECTIONS if name + end in header.tensors), name + DIRECTIONS[0])
+        header.check_shape(section, stored_as, shape, *keys)
 
     compare("encoder.block.0", (config.encoder_dim, 1, 7), "encoder_dim")
     for i, rate in enumerate(config.encoder_rates):

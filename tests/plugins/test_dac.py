@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
+import codecbay
 from codecbay.codec import measure
-from codecbay.errors import CodecbayError, CodeRangeError, ConfigError, MissingDependencyError, WeightsError
-from codecbay.imports import import_library
+from codecbay.errors import CodecbayError, CodeRangeError, ConfigError, MissingDependencyError
 from codecbay.package import read_package_file
+from codecbay.testing import conformance_tests
 from codecbay_dac import codecbay_backends, models
 from codecbay_dac.backend import DacBackend
 from codecbay_dac.codec import DacCodec
 from models import noise
+from plugins.packages import Damage, Package, damages, frame_rate_in_a_fresh_process
+from tiny import descript_file, descript_model
 
-KWARGS: dict[str, Any] = {
-    "encoder_dim": 8,
-    "encoder_rates": [2, 4, 5],
-    "latent_dim": 24,
-    "decoder_dim": 32,
-    "decoder_rates": [5, 4, 2],
-    "n_codebooks": 4,
-    "codebook_size": 32,
-    "codebook_dim": 4,
-    "quantizer_dropout": 0.5,
-    "sample_rate": 1000,
-}
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {},
     "latent-of-old": {"latent_dim": None},
@@ -41,31 +29,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "odd-rates": {"encoder_rates": [3, 3], "decoder_rates": [3, 3], "codebook_size": 64},
 }
 LIBRARIES = list(models.MODELS)
+PACKAGE = Package("weights.pth", descript_file)
 
-
-def descript(**changes: Any) -> Any:
-    """Descript's own model with random weights."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            library = import_library("dac", needed_by="this test", install="pip install 'codecbay[dac]'")
-        except MissingDependencyError as error:
-            pytest.skip(str(error))
-        torch.manual_seed(0)
-        model = library.DAC(**(KWARGS | changes)).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("alpha"):
-            parameter.data.uniform_(0.5, 2.0)
-        elif name.endswith("bias"):
-            parameter.data.normal_(std=0.1)
-        elif name.endswith("weight_g"):
-            parameter.data *= torch.empty_like(parameter).uniform_(0.7, 1.2)
-    return model
-
-
-def write(path: Path, model: Any, kwargs: dict[str, Any]) -> Path:
-    torch.save({"state_dict": model.state_dict(), "metadata": {"kwargs": kwargs}}, path)
-    return path
+test_conformance = conformance_tests(partial(codecbay.load_codec, PACKAGE), PACKAGE)
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> DacCodec:
@@ -86,13 +52,13 @@ def only(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
 @pytest.fixture(params=list(CHANGES))
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     """Descript's model, and the file that holds it."""
-    model = descript(**CHANGES[request.param])
-    return model, write(tmp_path / "weights.pth", model, KWARGS | CHANGES[request.param])
+    model = descript_model(**CHANGES[request.param])
+    return model, descript_file(tmp_path / "weights.pth", model, **CHANGES[request.param])
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return write(tmp_path / "weights.pth", descript(), KWARGS)
+    return PACKAGE.copy(tmp_path)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -122,7 +88,7 @@ def test_codes_and_audio_are_those_of_descript(
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_fewer_codebooks(path: Path, n: int) -> None:
-    model, codec, wav = descript(), load(path), noise(1, 1, 400)
+    model, codec, wav = descript_model(), load(path), noise(1, 1, 400)
     assert codec.num_codebooks == 4
     codec.set_num_codebooks(n)
     codes, _ = codec.encode(wav)
@@ -155,10 +121,10 @@ def test_precision(path: Path, library: str, dtype: torch.dtype, monkeypatch: py
 
 def test_a_codebook_of_zeros_is_nearest_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The one case in which transformers' own sign error decides a code.
-    model = descript()
+    model = descript_model()
     for part in model.quantizer.quantizers:
         part.codebook.weight.data[5] = 0
-    path = write(tmp_path / "weights.pth", model, KWARGS)
+    path = descript_file(tmp_path / "weights.pth", model)
     wav = noise(1, 1, 1000)
     only(monkeypatch, "transformers")
     assert torch.equal(load(path).encode(wav)[0], model.encode(wav)[1])
@@ -193,46 +159,26 @@ def test_the_other_library_is_used_where_one_is_missing(path: Path, monkeypatch:
 
 @pytest.mark.parametrize("changes", [{"codebook_size": 30}, {"codebook_dim": [4, 4, 8, 4]}], ids=str)
 def test_what_only_descript_builds(changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "weights.pth", descript(**changes), KWARGS | changes)
+    path = descript_file(tmp_path / "weights.pth", **changes)
     wav = noise(1, 1, 400)
-    assert torch.equal(load(path).encode(wav)[0], descript(**changes).encode(wav)[1])
+    assert torch.equal(load(path).encode(wav)[0], descript_model(**changes).encode(wav)[1])
     only(monkeypatch, "transformers")
     with pytest.raises(MissingDependencyError, match=r"power of two.*codecbay\[dac\]"):
         load(path)
-
-
-def edited(path: Path, edit: Callable[[dict[str, Tensor]], Any]) -> Path:
-    content = torch.load(path, weights_only=False)
-    edit(content["state_dict"])
-    torch.save(content, path)
-    return path
 
 
 _BIAS = "encoder.block.1.block.0.block.1.bias"
 _WEIGHT = "decoder.model.1.block.2.block.1.weight_g"
 
 
+@damages(_BIAS, _WEIGHT)
 @pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lambda state: state.pop(_BIAS), f"missing: {_BIAS}"),
-        (lambda state: state.pop(_WEIGHT), f"missing: {_WEIGHT}"),
-        (lambda state: state.update(extra=torch.zeros(1)), "unexpected: extra"),
-        (lambda state: state.update({_BIAS: torch.zeros(9)}), f"'{_BIAS}' \\[9\\]"),
-        (lambda state: state.update({_BIAS: torch.full((8,), torch.nan)}), "NaN"),
-    ],
-)
 def test_weights_are_strict(
-    path: Path,
-    library: str,
-    edit: Callable[[dict[str, Tensor]], Any],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
+    path: Path, library: str, name: str, damage: Damage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, library)
-    with pytest.raises(WeightsError, match=message):
-        load(edited(path, edit))
+    with damage.refused(path, name):
+        load(path)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +210,7 @@ def test_weights_are_strict(
     ids=str,
 )
 def test_arguments_that_cannot_be(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
-    path = write(tmp_path / "weights.pth", descript(), KWARGS | changes)
+    path = descript_file(tmp_path / "weights.pth", descript_model(), **changes)
     with pytest.raises(ConfigError, match=key):
         DacBackend().spec(read_package_file(path, "codec").header)
 
@@ -285,18 +231,11 @@ def test_claims(path: Path, packages: Path) -> None:
     ids=["44khz", "24khz", "16khz"],
 )
 def test_published_rates(tmp_path: Path, kwargs: dict[str, Any], rate: str, cardinalities: int) -> None:
-    kwargs = kwargs | {"n_codebooks": cardinalities}
-    spec = DacBackend().spec(read_package_file(write(tmp_path / "w.pth", descript(**kwargs), KWARGS | kwargs)).header)
+    path = descript_file(tmp_path / "weights.pth", **kwargs, n_codebooks=cardinalities)
+    spec = DacBackend().spec(read_package_file(path).header)
     assert str(spec.frame_rate) == rate
     assert spec.num_codebooks == len(spec.cardinalities) == cardinalities
 
 
 def test_the_spec_needs_neither_torch_nor_the_library(path: Path) -> None:
-    code = (
-        "import sys; from codecbay.package import read_package_file; from codecbay_dac import codecbay_backends; "
-        f"from pathlib import Path; header = read_package_file(Path({str(path)!r})).header; "
-        "(backend,) = codecbay_backends(); assert backend.claims(header); print(backend.spec(header).frame_rate); "
-        "assert not {'torch', 'dac', 'transformers'} & set(sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.stdout.strip(), result.stderr) == ("25", "")
+    assert frame_rate_in_a_fresh_process(path, "codecbay_dac", "dac", "transformers") == "25"

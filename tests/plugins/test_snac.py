@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +14,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
+import codecbay
 from codecbay.codec import measure
 from codecbay.errors import CodecbayError, CodeRangeError, ConfigError, MissingDependencyError, WeightsError
-from codecbay.imports import import_library
 from codecbay.package import read_package_file
+from codecbay.testing import conformance_tests
 from codecbay_snac import codecbay_backends
 from codecbay_snac.backend import SnacBackend
 from codecbay_snac.codec import SnacCodec
 from codecbay_snac.layout import to_levels, to_streams
 from models import noise
+from plugins.packages import Damage, Package, configure, damages, edit, frame_rate_in_a_fresh_process
+from tiny import snac_directory, snac_model
 
-CONFIG: dict[str, Any] = {
-    "sampling_rate": 1000,
-    "encoder_dim": 16,
-    "encoder_rates": [2, 3],
-    "latent_dim": None,
-    "decoder_dim": 64,
-    "decoder_rates": [3, 2],
-    "attn_window_size": None,
-    "codebook_size": 32,
-    "codebook_dim": 4,
-    "vq_strides": [4, 2, 1],
-    "noise": True,
-    "depthwise": True,
-}
 CHANGES: dict[str, dict[str, Any]] = {
     "24khz": {},
     "44khz": {"attn_window_size": 16, "vq_strides": [8, 4, 2, 1]},
@@ -50,33 +36,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dense": {"depthwise": False, "vq_strides": [2, 2, 1], "codebook_size": 30},
 }
 
+PACKAGE = Package("snac", partial(snac_directory, **CHANGES["short-window"]))
 
-def library() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return import_library("snac", needed_by="this test", install="pip install 'codecbay[snac]'")
-        except MissingDependencyError as error:
-            pytest.skip(str(error))
-
-
-def snac(**changes: Any) -> Any:
-    """The library's own model with random weights."""
-    torch.manual_seed(0)
-    model = library().SNAC(**(CONFIG | changes)).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("alpha"):
-            parameter.data.uniform_(0.5, 2.0)
-        elif name.endswith("original0"):
-            parameter.data *= torch.empty_like(parameter).uniform_(0.7, 1.2)
-    return model
-
-
-def write(path: Path, model: Any, config: dict[str, Any]) -> Path:
-    path.mkdir(exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config))
-    torch.save(model.state_dict(), path / "pytorch_model.bin")
-    return path
+test_conformance = conformance_tests(partial(codecbay.load_codec, PACKAGE), PACKAGE)
 
 
 def load(path: Path, dtype: torch.dtype = torch.float32) -> SnacCodec:
@@ -88,15 +50,13 @@ def load(path: Path, dtype: torch.dtype = torch.float32) -> SnacCodec:
 @pytest.fixture(params=list(CHANGES))
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
     """The library's model, and the directory that holds it."""
-    changes = CHANGES[request.param]
-    model = snac(**changes)
-    return model, write(tmp_path / "snac", model, CONFIG | changes)
+    model = snac_model(**CHANGES[request.param])
+    return model, snac_directory(tmp_path / "snac", model, **CHANGES[request.param])
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    changes = CHANGES["short-window"]
-    return write(tmp_path / "snac", snac(**changes), CONFIG | changes)
+    return PACKAGE.copy(tmp_path)
 
 
 @torch.no_grad()
@@ -125,8 +85,8 @@ def test_codes_and_audio_are_those_of_the_library(case: tuple[Any, Path]) -> Non
 @torch.no_grad()
 def test_frames_that_fill_no_window_are_followed_by_silence(path: Path) -> None:
     changes = {"attn_window_size": 16, "noise": False}
-    model = snac(**changes)
-    codec = load(write(path, model, CONFIG | changes))
+    model = snac_model(**changes)
+    codec = load(snac_directory(path, model, **changes))
     assert codec.config.whole_frames == 4
     silence = to_streams(model.encode(torch.zeros(1, 1, 96)), (1, 2, 4))
     assert torch.equal(codec.silence, silence[..., 2:3])
@@ -228,7 +188,7 @@ def test_precision(path: Path, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("noisy", [False, True])
 def test_recordings(tmp_path: Path, noisy: bool) -> None:
     changes = {"attn_window_size": 16, "noise": noisy}
-    codec = load(write(tmp_path / "snac", snac(**changes), CONFIG | changes))
+    codec = load(snac_directory(tmp_path / "snac", **changes))
     encoded = codec.encode_audio(noise(1, 70_001), 1000)
     assert torch.equal(encoded.codes, codec.encode(noise(1, 1, 70_001))[0])
     wav, _ = codec.decode_audio(encoded)
@@ -248,16 +208,16 @@ def test_it_is_what_it_declares(case: tuple[Any, Path]) -> None:
 
 
 def test_names_of_weights_before_torch_2(case: tuple[Any, Path]) -> None:
-    model, path = case
+    path = case[1]
     wav = noise(1, 1, 500)
     wanted = load(path).encode(wav)[0]
-    state = {
-        name.replace("parametrizations.weight.original0", "weight_g").replace(
-            "parametrizations.weight.original1", "weight_v"
-        ): tensor
-        for name, tensor in model.state_dict().items()
-    }
-    torch.save(state, path / "pytorch_model.bin")
+
+    def rename(state: dict[str, Tensor]) -> None:
+        for name in [name for name in state if "parametrizations" in name]:
+            old = name.replace("parametrizations.weight.original0", "weight_g")
+            state[old.replace("parametrizations.weight.original1", "weight_v")] = state.pop(name)
+
+    edit(path / "pytorch_model.bin", rename)
     assert torch.equal(load(path).encode(wav)[0], wanted)
 
 
@@ -272,22 +232,9 @@ _WEIGHT = "decoder.model.3.block.2.linear.parametrizations.weight.original0"
 _POSITIONS = "encoder.block.3.rel_pos.inv_freq"
 
 
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lambda state: state.pop(_BIAS), f"missing: {_BIAS}"),
-        (lambda state: state.pop(_WEIGHT), f"missing: {_WEIGHT}"),
-        (lambda state: state.pop(_POSITIONS), f"missing: {_POSITIONS}"),
-        (lambda state: state.update(extra=torch.zeros(1)), "unexpected: extra"),
-        (lambda state: state.update({_BIAS: torch.zeros(9)}), f"'{_BIAS}' \\[9\\]"),
-        (lambda state: state.update({_BIAS: torch.full((16,), torch.nan)}), "NaN"),
-    ],
-)
-def test_weights_are_strict(path: Path, edit: Callable[[dict[str, Tensor]], Any], message: str) -> None:
-    state = torch.load(path / "pytorch_model.bin")
-    edit(state)
-    torch.save(state, path / "pytorch_model.bin")
-    with pytest.raises(WeightsError, match=message):
+@damages(_BIAS, _WEIGHT, _POSITIONS)
+def test_weights_are_strict(path: Path, name: str, damage: Damage) -> None:
+    with damage.refused(path / "pytorch_model.bin", name):
         load(path)
 
 
@@ -325,8 +272,7 @@ def test_weights_are_strict(path: Path, edit: Callable[[dict[str, Tensor]], Any]
     ids=str,
 )
 def test_configurations_that_cannot_be(path: Path, changes: dict[str, Any], key: str) -> None:
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | changes))
+    configure(path, changes)
     with pytest.raises(ConfigError, match=key):
         SnacBackend().spec(read_package_file(path, "codec").header)
 
@@ -335,8 +281,7 @@ def test_configurations_that_cannot_be(path: Path, changes: dict[str, Any], key:
     "changes", [{"noise": False}, {"attn_window_size": None}], ids=["noise-undeclared", "attention-undeclared"]
 )
 def test_configurations_that_the_weights_contradict(path: Path, changes: dict[str, Any]) -> None:
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | changes))
+    configure(path, changes)
     with pytest.raises((ConfigError, WeightsError)):
         load(path)
 
@@ -345,8 +290,7 @@ def test_claims(path: Path, packages: Path) -> None:
     (backend,) = codecbay_backends()
     assert backend.claims(read_package_file(path).header)
     assert not backend.claims(read_package_file(packages / "musicgen-mono" / "compression_state_dict.bin").header)
-    config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"model_type": "another"}))
+    configure(path, {"model_type": "another"})
     assert not backend.claims(read_package_file(path).header)
 
 
@@ -369,18 +313,10 @@ def test_claims(path: Path, packages: Path) -> None:
     ids=["24khz", "32khz"],
 )
 def test_published_rates(tmp_path: Path, changes: dict[str, Any], rate: str, streams: int) -> None:
-    header = read_package_file(write(tmp_path / "snac", snac(**changes), CONFIG | changes)).header
-    spec = SnacBackend().spec(header)
+    spec = SnacBackend().spec(read_package_file(snac_directory(tmp_path / "snac", **changes)).header)
     assert str(spec.frame_rate) == rate
     assert spec.num_codebooks == len(spec.cardinalities) == streams
 
 
 def test_the_spec_needs_neither_torch_nor_the_library(path: Path) -> None:
-    code = (
-        "import sys; from codecbay.package import read_package_file; from codecbay_snac import codecbay_backends; "
-        f"from pathlib import Path; header = read_package_file(Path({str(path)!r})).header; "
-        "(backend,) = codecbay_backends(); assert backend.claims(header); print(backend.spec(header).frame_rate); "
-        "assert not {'torch', 'snac', 'transformers'} & set(sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (result.stdout.strip(), result.stderr) == ("125/3", "")
+    assert frame_rate_in_a_fresh_process(path, "codecbay_snac", "snac", "transformers") == "125/3"
