@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 
+import tiny
+from codecbay._resources import builtin_registry
 from codecbay.audio import read_audio, write_audio
-from codecbay.cli import main
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> dict[str, object]:
-        data: dict[str, object] = json.loads(self.out)
-        return data
-
-
-class Run:
-    """Runs the command line in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *args: object) -> Result:
-        try:
-            main([str(arg) for arg in args])
-        except SystemExit as stop:
-            code = stop.code
-        else:
-            code = 0
-        captured = self._capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return Result(int(code or 0), captured.out, captured.err)
+from codecbay.factory import _tell_licence
+from codecbay.registry import get_registry
+from command_line import Run
+from models import FIXTURES
+from package.forge import configured, directory, saved
 
 
 @pytest.fixture
@@ -126,9 +105,7 @@ def test_check_tells_by_its_exit_code(run: Run, mono: Path, packages: Path) -> N
     assert run("check", mono).code == 0
     refused = run("check", mono, "--codec", packages / "encodec-48khz-stereo-renormalized", "--json")
     assert refused.code == 1
-    findings = refused.json["findings"]
-    assert isinstance(findings, list)
-    assert {"sample_rate", "channels"} <= {finding["field"] for finding in findings}
+    assert {"sample_rate", "channels"} <= {finding["field"] for finding in refused.json["findings"]}
     assert "does not fit" in run("check", mono, "--codec", "dac_44khz").out
 
 
@@ -144,23 +121,143 @@ def test_info_shows_what_a_package_declares(run: Run, mono: Path) -> None:
     result = run("info", mono, "--json")
     assert result.code == 0
     files = result.json["files"]
-    assert isinstance(files, list)
     assert [file["is"] for file in files] == ["language model", "codec"]
     assert files[0]["num_codebooks"] == files[1]["num_codebooks"] == 4
     assert "conditioners" in run("info", mono).out
 
 
-def test_codecs_and_plugins_are_listed(run: Run, mono: Path) -> None:
-    assert "encodec-32khz" in run("codecs").out
-    assert json.loads(run("codecs", "encodec-32khz", "--json").out)["spec"]["sample_rate"] == 32000
-    assert "encodec-32khz" not in run("codecs", "--sample-rate", 24000).out
-    fitting = run("codecs", "--fits", mono, "--json")
-    assert json.loads(fitting.out) == []  # the little model has 64 values a token
-    refused = run("codecs", "encodec-32kz")
-    assert refused.code == 1
-    assert "Did you mean 'encodec-32khz'?" in refused.err
+def test_info_shows_a_codec_in_the_layout_of_transformers(run: Run, tmp_path: Path) -> None:
+    package = tiny.snac_directory(tmp_path / "snac")
+    (file,) = run("info", package, "--json").json["files"]
+    assert (file["is"], file["num_codebooks"]) == ("codec", 7)
+
+
+def test_plugins_are_listed(run: Run) -> None:
     assert "encodec" in run("plugins").out
-    assert json.loads(run("plugins", "--json").out)[0]["state"] == "loaded"
+    assert run("plugins", "--json").json[0]["state"] == "loaded"
+
+
+def test_codecs_are_listed(run: Run) -> None:
+    listed = run("codecs", "--json").json
+    lines = run("codecs").out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [codec["name"] for codec in listed]
+    assert "encodec-32khz" in {codec["name"] for codec in listed}
+    assert next(line for line in lines if line.startswith("dac-44khz-8kbps ")).split()[1:] == [
+        "44100", "86.1328", "1..9", "1024", "1", "transformers", "yes", "MIT",
+    ]  # fmt: skip
+    at_24khz = run("codecs", "--sample-rate", 24000, "--json").json
+    assert {codec["spec"]["sample_rate"] for codec in at_24khz} == {24000}
+    assert "None of the known codecs" in run("codecs", "--sample-rate", 1234).out
+
+
+@pytest.mark.parametrize("name", ["dac-44khz-8kbps", "dac_44khz", "descript/dac_44khz"])
+def test_one_codec_is_shown_by_any_of_its_names(run: Run, name: str) -> None:
+    assert run("codecs", name, "--json").json["spec"]["sample_rate"] == 44100
+    shown = dict(line.split(maxsplit=1) for line in run("codecs", name).out.splitlines())
+    assert (shown["name"], shown["licence"], shown["frame_rate"]) == ("dac-44khz-8kbps", "MIT", "86.1328125")
+
+
+def test_a_wrong_name_gets_near_misses(run: Run) -> None:
+    for args in (["codecs", "encodec-32kz"], ["check", "{mono}", "--codec", "encodec-32kz"]):
+        refused = run(*(arg.format(mono=FIXTURES / "audiocraft" / "musicgen-mono") for arg in args))
+        assert refused.code == 1
+        assert "Did you mean 'encodec-32khz'?" in refused.err
+        assert refused.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "install"),
+    [("snac-24khz", "needs snac", "pip install 'codecbay[snac]'"), ("encodec-16khz-audiocraft", "yes", None)],
+)
+def test_what_a_codec_needs_is_said(
+    run: Run, name: str, here: str, install: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def distribution(wanted: str) -> metadata.Distribution:
+        if wanted == "snac":
+            raise metadata.PackageNotFoundError(wanted)
+        return metadata.distribution(wanted)
+
+    monkeypatch.setattr("codecbay.cli.listing.distribution", distribution)
+    shown = run("codecs", name, "--json").json
+    assert (shown["here"], shown["install"]) == (here, install)
+    assert here in run("codecs").out
+    assert (install or "yes") in run("codecs", name).out
+
+
+def test_a_codec_whose_plugin_is_not_loaded_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODECBAY_PLUGINS", "encodec")
+    assert run("codecs", "snac-24khz", "--json").json["here"] == "no plugin"
+
+
+@pytest.fixture
+def own_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Path]]:
+    """Writes the user's own registry."""
+    path = tmp_path / "mine.toml"
+    monkeypatch.setenv("CODECBAY_REGISTRY", str(path))
+
+    def write(text: str) -> Path:
+        path.write_text(f"schema_version = 1\n{text}")
+        get_registry.cache_clear()
+        return path
+
+    yield write
+    get_registry.cache_clear()
+
+
+def test_codecs_that_fit_are_found_among_ones_own(run: Run, mono: Path, own_registry: Callable[[str], Path]) -> None:
+    assert run("codecs", "--fits", mono, "--json").json == []  # the little model has 64 values a token
+    own_registry(
+        f"""
+[codecs.mine]
+source = "{FIXTURES / "audiocraft" / "musicgen-melody"}"
+licence = "MIT"
+[codecs.other-rate]
+source = "{FIXTURES / "audiocraft" / "encodec-24khz-causal"}"
+licence = "MIT"
+[codecs.gone]
+source = "/no/such/codec"
+licence = "MIT"
+[codecs.elsewhere]
+source = "me/elsewhere"
+licence = "MIT"
+"""
+    )
+    (mine,) = run("codecs", "--fits", mono, "--json").json
+    assert (mine["name"], mine["backend"], mine["here"]) == ("mine", "encodec", "yes")
+    assert "mine  32000" in run("codecs", "--fits", mono).out
+    assert [codec["name"] for codec in run("codecs", "--sample-rate", 24000, "--json").json][-1] == "other-rate"
+    assert run("codecs").out.splitlines()[-1].split() == ["elsewhere", "no", "plugin", "MIT"]
+
+
+def test_a_package_that_cannot_be_read_fits_nothing_and_says_why(run: Run, tmp_path: Path) -> None:
+    broken = directory(tmp_path / "broken", lm=saved(configured("lm", {"transformer_lm.card": -1})))
+    for package, reason in ((broken, "card"), ("/no/such/package", "no such file")):
+        refused = run("codecs", "--fits", package)
+        assert refused.code == 1
+        assert reason in refused.err
+
+
+def test_a_non_commercial_licence_is_one_line_on_standard_error(
+    run: Run, mono: Path, text_encoder: Path, tmp_path: Path, own_registry: Callable[[str], Path]
+) -> None:
+    own_registry(f"[codecs.mine]\nsource = '{mono}'\nlicence = 'CC-BY-NC-4.0'\n")
+    options = ["-o", tmp_path / "out.wav", "--duration", 0.1, "--text-encoder", text_encoder, "--json"]
+    _tell_licence.cache_clear()
+    said = "Warning: licence: the weights of the codec 'mine' are not for commercial use (CC-BY-NC-4.0).\n"
+    first = run("generate", mono, "--codec", "mine", *options)
+    assert (first.code, first.err.count(said), first.err.count("licence")) == (0, 1, 1)
+    assert first.json["files"]
+    assert "licence" not in run("generate", mono, "--codec", "mine", *options).err
+    assert "Warning" not in run("check", mono, "--codec", "mine").err
+
+
+def test_a_clash_of_names_shows_both_places(run: Run, own_registry: Callable[[str], Path]) -> None:
+    path = own_registry("[codecs.mine]\nsource = 'me/mimi'\nlicence = 'MIT'\naliases = ['mimi']\n")
+    refused = run("codecs")
+    assert refused.code == 1
+    assert "'mimi' stands twice" in refused.err
+    assert str(path) in refused.err
+    assert str(builtin_registry()) in refused.err
 
 
 @pytest.mark.parametrize(

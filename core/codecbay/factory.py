@@ -9,6 +9,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ from codecbay.errors import (
 )
 from codecbay.hookspecs import Backend
 from codecbay.lm.config import LMConfig, read_lm_config
-from codecbay.package import CONFIG_FILE, Header, Package, PackageFile, read_package_file
+from codecbay.package import Header, Package, PackageFile, read_package_file
 from codecbay.plugins import find_backend, get_plugins
-from codecbay.registry import get_registry
+from codecbay.registry import UNKNOWN, RegistryEntry, forbids_commercial_use, get_registry
 from codecbay.spec import CodecSpec
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ class ResolvedCodec:
     backend: Backend | None
     reference: str | None = None
 
+    def at_hand(self) -> tuple[PackageFile, Backend]:
+        """The file to build it from, and what builds it.
+
+        Raises:
+            UnresolvedReferenceError: it is published, but not at hand.
+        """
+        if self.file is None or self.backend is None:
+            raise UnresolvedReferenceError(
+                f"{_published('codec', self.name, str(self.reference))} with codec=.{get_plugins().failure_hint()}"
+            )
+        return self.file, self.backend
+
     def build(self, device: torch.device, dtype: torch.dtype) -> Codec:
         """Build it, with all codebooks.
 
@@ -66,17 +79,15 @@ class ResolvedCodec:
             UnresolvedReferenceError: it is published, but not at hand.
             PackageError: its package is not what its header promises.
         """
-        if self.file is None or self.backend is None:
-            raise UnresolvedReferenceError(
-                f"The codec '{self.name}' is published as '{self.reference}', and only local files are read so far. "
-                f"Give a codec package with codec=.{get_plugins().failure_hint()}"
-            )
+        file, backend = self.at_hand()
         from codecbay.codec import Codec, measure
 
-        codec = self.backend.build(self.file, device=device, dtype=dtype)
+        codec = backend.build(file, device=device, dtype=dtype)
         if not isinstance(codec, Codec):
-            raise PluginError(f"The back-end '{self.backend.name}' built {type(codec).__name__}, which is no Codec.")
+            raise PluginError(f"The back-end '{backend.name}' built {type(codec).__name__}, which is no Codec.")
         codec.name = self.name
+        if codec.spec.licence is None:
+            codec._spec = replace(codec.spec, licence=self.spec.licence)  # which the registry may know
         measure(codec)
         return codec
 
@@ -91,7 +102,7 @@ def open_package(source: Source) -> Package:
         SourceError: there is no such package.
         PackageError: a file is not what it should be.
     """
-    path = _find("model", source)
+    path = _find_model(source)
     lm_path = sources.find_file(path, sources.LM_FILE)
     lm = read_package_file(lm_path, "lm")
     codec_path = lm_path.parent / sources.CODEC_FILE
@@ -99,21 +110,40 @@ def open_package(source: Source) -> Package:
     return Package(os.fspath(source), lm_path.parent, lm, codec)
 
 
-def _find(kind: str, source: Source) -> Path:
+def _find_model(source: Source) -> Path:
     path = sources.local_path(source)
     if path is not None:
         return path
     text = os.fspath(source)
-    entry = get_registry().find(kind, text)
-    if entry is not None and entry.unsupported:
-        raise SourceError(f"The {kind} '{text}' ({entry.source}) is known, but not supported: {entry.unsupported}")
-    if entry is not None:
-        raise SourceError(
-            f"The {kind} '{text}' is published as '{entry.source}', and only local files are read so far. Download it "
-            f"('hf download {entry.source} --local-dir DIR') and give the directory."
-        )
-    error = sources.missing(source)
-    raise SourceError(f"{error}{get_registry().suggest(kind, text)}")
+    entry = get_registry().find("model", text)
+    if entry is not None and entry.local_path is not None and not entry.unsupported:
+        return _place(entry.local_path, entry)
+    raise _not_at_hand("model", text)
+
+
+def _not_at_hand(kind: str, name: str) -> SourceError:
+    """The error for a name that leads to no file, with what the registry knows of it."""
+    entry = get_registry().find(kind, name)
+    if entry is None:
+        return SourceError(f"{sources.missing(name)}{get_registry().suggest(kind, name)}")
+    if entry.unsupported:
+        return SourceError(f"The {kind} '{name}' ({entry.source}) is known, but not supported: {entry.unsupported}")
+    return SourceError(f"{_published(kind, name, entry.source)}.")
+
+
+def _place(path: Path, entry: RegistryEntry) -> Path:
+    if not path.exists():
+        raise SourceError(f"{path}: there is no such file or directory, where {entry.origin} has '{entry.name}'.")
+    return path
+
+
+def _published(kind: str, name: str, source: str) -> str:
+    """The start of a message: where something is published, and what to do as long as only local files are read."""
+    how = "" if "://" in source else f" ('hf download {source} --local-dir DIR')"
+    return (
+        f"The {kind} '{name}' is published as '{source}', and only local files are read so far. Download it{how} "
+        "and give the file or directory"
+    )
 
 
 def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
@@ -128,17 +158,23 @@ def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
         PackageError: the file is no codec package, or no back-end builds it.
     """
     if isinstance(source, PackageFile):
-        file, name = source, str(source.header.path)
-    else:
-        name = os.fspath(source)
-        path = sources.local_path(source)
-        if path is None:
-            known = _by_name(name)
-            if known is None:
-                _find("codec", source)
-                raise sources.missing(source)
-            return known
-        file = read_package_file(_codec_path(path), "codec", "reference")
+        return _resolve_file(source, str(source.header.path))
+    name = os.fspath(source)
+    path = sources.local_path(source)
+    if path is not None:
+        return _resolve_file(_codec_file(path), name)
+    known = _by_name(name)
+    if known is None:
+        raise _not_at_hand("codec", name)
+    return known
+
+
+def _codec_file(path: Path) -> PackageFile:
+    own = path if sources.is_transformers_codec(path) else sources.find_file(path, sources.CODEC_FILE)
+    return read_package_file(own, "codec", "reference")
+
+
+def _resolve_file(file: PackageFile, name: str) -> ResolvedCodec:
     header = file.header
     if header.reference is not None:
         if not _NAME.fullmatch(header.reference) or ".." in header.reference:
@@ -164,13 +200,6 @@ def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
     return ResolvedCodec(name, backend.spec(header), file, backend)
 
 
-def _codec_path(path: Path) -> Path:
-    """The codec's own file in a directory; or the directory, where it is laid out as transformers does."""
-    if path.is_dir() and not (path / sources.CODEC_FILE).is_file() and (path / CONFIG_FILE).is_file():
-        return path
-    return sources.find_file(path, sources.CODEC_FILE)
-
-
 def _by_name(name: str) -> ResolvedCodec | None:
     """A codec that a plugin or the registry knows by name."""
     header = Header.for_reference(name)
@@ -179,7 +208,12 @@ def _by_name(name: str) -> ResolvedCodec | None:
         return ResolvedCodec(name, backend.spec(header), PackageFile(header), backend, name)
     entry = get_registry().find("codec", name)
     if entry is not None and entry.local_path is not None:
-        return replace(resolve_codec(entry.local_path), name=entry.name)
+        file = _codec_file(_place(entry.local_path, entry))
+        if file.header.reference is not None:
+            raise SourceError(f"{file.header.path}: refers to a codec, where {entry.origin} has '{entry.name}' itself.")
+        found = _resolve_file(file, entry.name)
+        licence = found.spec.licence or (None if entry.licence == UNKNOWN else entry.licence)
+        return replace(found, spec=replace(found.spec, licence=licence))
     if entry is not None and entry.spec is not None:
         return ResolvedCodec(entry.name, entry.spec, None, None, entry.source)
     return None
@@ -269,7 +303,7 @@ def _trained_on(own: ResolvedCodec | None, trained_with: str | None, codec: Reso
 
 def _full_name(name: str) -> str:
     entry = get_registry().find("codec", name)
-    return name if entry is None else entry.source
+    return name if entry is None else entry.same_as or entry.source
 
 
 def load_codec(
@@ -315,6 +349,9 @@ def load(
 ) -> GenerativeModel:
     """Load a model: check that codec and language model fit, build both, put them together.
 
+    What works but may not be what is wanted is warned of: another codec than the one the model was trained on, and
+    weights that are known not to be for commercial use.
+
     Weights that need no conversion stay mapped to the package's file: do not overwrite it in place while the model
     lives (write beside it and rename), or call ``model.lm.train()`` first, which gives them memory of their own.
 
@@ -352,9 +389,14 @@ def load(
     report, config, resolved = _check(package, codec, num_codebooks)
     if not report.ok:
         raise IncompatibleError(report)
+    if resolved is not None:
+        resolved.at_hand()  # before a weight is read
     for finding in report.findings:
         if finding.severity == compat.WARNING:
             warnings.warn(finding.text, stacklevel=2)
+    entry = None if sources.local_path(source) else get_registry().find("model", name)
+    _tell_licence("model", name, None if entry is None else entry.licence)
+    _tell_licence("codec", report.codec_name, report.codec.licence)
     lm = build_lm(
         package.lm,
         config,
@@ -364,7 +406,18 @@ def load(
         conditioners=get_plugins().conditioners,
     )
     built: Codec = codec if resolved is None else resolved.build(target, small_dtype)  # type: ignore[assignment]
-    return MODEL_CLASSES[config.kind](package.name, built, lm)
+    model = MODEL_CLASSES[config.kind](package.name, built, lm)
+    model.report = report  # which knows more than what codec and language model say
+    return model
+
+
+@cache
+def _tell_licence(kind: str, name: str, licence: str | None) -> None:
+    """Say, once for each codec and model, that its licence forbids commercial use."""
+    if licence is not None and forbids_commercial_use(licence):
+        warnings.warn(
+            f"licence: the weights of the {kind} '{name}' are not for commercial use ({licence}).", stacklevel=3
+        )
 
 
 def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> str:

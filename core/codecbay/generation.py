@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from codecbay.audio import as_batch, convert_audio
 from codecbay.codec import Codec, check_codes
-from codecbay.compat import compare
+from codecbay.compat import Report, compare
 from codecbay.errors import AudioError, CodeRangeError, GenerationError, IncompatibleError
 from codecbay.lm.conditioners import ConditioningAttributes, WavCondition
 from codecbay.lm.model import LMModel, LMOutput
@@ -40,6 +40,9 @@ class GenerativeModel:
         max_duration: the longest segment that is generated at once, in seconds; by default the one that the
             language model was trained on.
 
+    Attributes:
+        report: what the check found about the two.
+
     Raises:
         IncompatibleError: codec and language model do not fit.
     """
@@ -52,7 +55,10 @@ class GenerativeModel:
     def __init__(self, name: str, compression_model: Codec, lm: LMModel, max_duration: float | None = None) -> None:
         self.name = name
         self.lm = lm.eval()
-        self.compression_model = _fit(compression_model, lm, name).eval()
+        self.report = compare(
+            lm.config.spec, bare(compression_model).spec, lm_name=name, codec_name=compression_model.name
+        )
+        self.compression_model = _fit(compression_model, self.report).eval()
         self.max_duration = lm.config.max_duration if max_duration is None else max_duration
         self.extend_stride = self.default_extend_stride
         self.duration = self.max_duration
@@ -418,14 +424,13 @@ def check_duration(duration: float) -> None:
         raise GenerationError(f"duration should be more than 0 and less than {_DAY} seconds, found {duration!r}.")
 
 
-def _fit(codec: Codec, lm: LMModel, name: str) -> Codec:
+def _fit(codec: Codec, report: Report) -> Codec:
     """The codec as the language model needs it."""
-    spec, codec = lm.config.spec, bare(codec)
-    report = compare(spec, codec.spec, lm_name=name, codec_name=codec.name)
     if not report.ok:
         raise IncompatibleError(report)
+    codec, stereo = bare(codec), report.lm.stereo
     codec.set_num_codebooks(report.num_codebooks)
-    return codec if spec.stereo is None else InterleavedStereo(codec, per_timestep=spec.stereo == "timestep")
+    return codec if stereo is None else InterleavedStereo(codec, per_timestep=stereo == "timestep")
 
 
 class _Progress:

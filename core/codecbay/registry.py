@@ -20,6 +20,7 @@ from codecbay.spec import CodecSpec, facts
 
 SCHEMA_VERSION = 1
 ENV = "CODECBAY_REGISTRY"
+UNKNOWN = "unknown"  # a licence that the publisher does not state
 
 _TABLES = {"codecs": "codec", "models": "model"}
 _TEXTS = ("source", "licence", "backend", "revision", "citation", "same_as", "unsupported")
@@ -36,7 +37,7 @@ class RegistryEntry:
         kind: ``codec`` or ``model``.
         name: its name here.
         source: its name where it is published.
-        licence: of the weights.
+        licence: of the weights: SPDX's identifier, or a name; ``unknown`` where the publisher states none.
         aliases: other names for it.
         backend: that builds it, for a codec.
         spec: of the codec.
@@ -180,7 +181,7 @@ def _spec(values: Any, licence: str) -> CodecSpec:
     return CodecSpec(
         cardinalities=size if isinstance(size, tuple) else (size,) * total,
         frame_rate=Fraction(values["sample_rate"], values["frame_size"]),
-        licence=licence,
+        licence=None if licence == UNKNOWN else licence,
         **values,
     )
 

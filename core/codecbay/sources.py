@@ -10,6 +10,7 @@ from codecbay.errors import SourceError
 
 LM_FILE = "state_dict.bin"
 CODEC_FILE = "compression_state_dict.bin"
+_CONFIG_FILE = "config.json"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 
@@ -46,27 +47,38 @@ def missing(source: str | os.PathLike[str]) -> SourceError:
     return SourceError(f"{text[:200]}: there is no such file or directory.")
 
 
-def find_file(path: Path, file_name: str) -> Path:
-    """``path`` itself, where it is a file; else the file of that name in the directory.
+def find_files(path: Path, *names: str) -> list[Path]:
+    """``path`` itself, where it is a file; else the files of those names in the directory, at least one.
 
     Raises:
-        SourceError: the directory has none; the message says what it holds.
+        SourceError: the directory has none of them; the message says what it holds.
     """
     if not path.is_dir():
-        return path
-    file = path / file_name
-    if file.is_file():
-        return file
+        return [path]
+    found = [path / name for name in names if (path / name).is_file()]
+    if found:
+        return found
     try:
-        names = sorted(entry.name for entry in path.iterdir())
+        there = sorted(entry.name for entry in path.iterdir())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}.") from None
     hint = ""
-    if "config.json" in names:
+    if _CONFIG_FILE in there:
         hint = " It looks like a model in the layout of the transformers library."
-    elif any(name.endswith(".th") for name in names):
+    elif any(name.endswith(".th") for name in there):
         hint = " It looks like a training run; export its checkpoint first."
-    if file_name in names:
-        raise SourceError(f"{file}: not a file.")
-    shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "") if names else "nothing"
-    raise SourceError(f"{path}: there is no {file_name} in this directory, only {shown}.{hint}")
+    for name in names:
+        if name in there:
+            raise SourceError(f"{path / name}: not a file.")
+    shown = ", ".join(there[:8]) + (", …" if len(there) > 8 else "") if there else "nothing"
+    raise SourceError(f"{path}: there is no {' or '.join(names)} in this directory, only {shown}.{hint}")
+
+
+def is_transformers_codec(path: Path) -> bool:
+    """Whether ``path`` is a directory that is laid out as the transformers library does, and not an export package."""
+    return (path / _CONFIG_FILE).is_file() and not any((path / name).is_file() for name in (LM_FILE, CODEC_FILE))
+
+
+def find_file(path: Path, name: str) -> Path:
+    """The one file of that name; see :func:`find_files`."""
+    return find_files(path, name)[0]

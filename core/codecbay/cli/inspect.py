@@ -10,7 +10,7 @@ import click
 
 from codecbay import sources
 from codecbay.cli.common import json_option, num_codebooks_option, print_facts, print_json
-from codecbay.errors import CodecbayError, SourceError
+from codecbay.errors import CodecbayError
 from codecbay.factory import check as check_pair
 from codecbay.factory import resolve_codec
 from codecbay.lm.config import read_lm_config
@@ -40,17 +40,9 @@ def _files(package: str) -> list[Path]:
     path = sources.local_path(package)
     if path is None:
         raise sources.missing(package)
-    if not path.is_dir():
+    if sources.is_transformers_codec(path):
         return [path]
-    found = [path / name for name in (sources.LM_FILE, sources.CODEC_FILE) if (path / name).is_file()]
-    if not found:
-        try:
-            sources.find_file(path, sources.LM_FILE)
-        except SourceError as error:
-            raise SourceError(
-                str(error).replace(sources.LM_FILE, f"{sources.LM_FILE} or {sources.CODEC_FILE}")
-            ) from None
-    return found
+    return sources.find_files(path, sources.LM_FILE, sources.CODEC_FILE)
 
 
 def _facts(path: Path) -> dict[str, Any]:
