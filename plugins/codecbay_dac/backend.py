@@ -18,7 +18,7 @@ class DacBackend:
     """Descript's ``.pth`` files: ``state_dict`` beside ``metadata.kwargs``."""
 
     name = "dac"
-    requires: tuple[str, ...] = ("descript-audio-codec",)
+    requires: tuple[str, ...] = ("torch", "transformers")  # descript-audio-codec is used where it is installed
 
     def claims(self, header: Header) -> bool:
         """Files in descript's layout."""

@@ -1,4 +1,4 @@
-"""Codecs of the transformers library: EnCodec, DAC, Mimi and X-Codec."""
+"""Codecs of the transformers library: EnCodec, DAC, Mimi, X-Codec, X-Codec2, NeuCodec and Higgs Audio v2."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""``TransformersCodec``: a codec around a model of the transformers library, and the adapters to each family's methods.
+"""``TransformersCodec``: a codec around a model of the transformers library.
 
 Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` frames, ``D`` width of the latent.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import hashlib
 
 import torch
 from torch import Tensor, nn
@@ -14,109 +14,8 @@ from torch.nn import functional as F
 from codecbay.audio import check_waveform
 from codecbay.codec import Codec
 from codecbay.errors import AudioError
+from codecbay_transformers.adapters import ADAPTERS
 from codecbay_transformers.families import Description
-
-
-class Adapter(Protocol):
-    """What the methods of a family's model are called."""
-
-    pads: bool
-    """Whether waveforms are padded to whole frames before they are encoded; else the model does so itself."""
-
-    def encode(self, model: Any, wav: Tensor, codebooks: int, bandwidth: float | None) -> tuple[Tensor, Tensor | None]:
-        """Codes ``[B, K, T]`` of ``[B, C, S]``, and their scale ``[B, 1]`` or ``None``."""
-        ...
-
-    def decode(self, model: Any, codes: Tensor, scale: Tensor | None) -> Tensor:
-        """The waveform ``[B, C, S]`` of codes ``[B, K, T]``."""
-        ...
-
-    def latent(self, model: Any, codes: Tensor) -> Tensor:
-        """The latent ``[B, D, T]`` of codes ``[B, K, T]``."""
-        ...
-
-    def codebooks(self, model: Any) -> list[Tensor]:
-        """The vectors of each codebook."""
-        ...
-
-
-class _Encodec:
-    pads = False
-
-    def encode(self, model: Any, wav: Tensor, codebooks: int, bandwidth: float | None) -> tuple[Tensor, Tensor | None]:
-        output = model.encode(wav, bandwidth=bandwidth, return_dict=True)
-        return output.audio_codes[0], output.audio_scales[0]
-
-    def decode(self, model: Any, codes: Tensor, scale: Tensor | None) -> Tensor:
-        wav: Tensor = model.decode(codes[None], [scale], return_dict=True).audio_values
-        return wav
-
-    def latent(self, model: Any, codes: Tensor) -> Tensor:
-        latent: Tensor = model.quantizer.decode(codes.transpose(0, 1))
-        return latent
-
-    def codebooks(self, model: Any) -> list[Tensor]:
-        return [layer.codebook.embed for layer in model.quantizer.layers]
-
-
-class _Dac:
-    pads = True
-
-    def encode(self, model: Any, wav: Tensor, codebooks: int, bandwidth: float | None) -> tuple[Tensor, Tensor | None]:
-        return model.encode(wav, n_quantizers=codebooks, return_dict=True).audio_codes, None
-
-    def decode(self, model: Any, codes: Tensor, scale: Tensor | None) -> Tensor:
-        wav: Tensor = model.decode(audio_codes=codes, return_dict=True).audio_values
-        return wav[:, None]
-
-    def latent(self, model: Any, codes: Tensor) -> Tensor:
-        latent: Tensor = model.quantizer.from_codes(codes)[0]
-        return latent
-
-    def codebooks(self, model: Any) -> list[Tensor]:
-        return [quantizer.codebook.weight for quantizer in model.quantizer.quantizers]
-
-
-class _Mimi:
-    pads = False
-
-    def encode(self, model: Any, wav: Tensor, codebooks: int, bandwidth: float | None) -> tuple[Tensor, Tensor | None]:
-        return model.encode(wav, num_quantizers=codebooks, return_dict=True).audio_codes, None
-
-    def decode(self, model: Any, codes: Tensor, scale: Tensor | None) -> Tensor:
-        wav: Tensor = model.decode(codes, return_dict=True).audio_values
-        return wav
-
-    def latent(self, model: Any, codes: Tensor) -> Tensor:
-        latent: Tensor = model.quantizer.decode(codes)
-        return latent
-
-    def codebooks(self, model: Any) -> list[Tensor]:
-        quantizer = model.quantizer
-        parts = (quantizer.semantic_residual_vector_quantizer, quantizer.acoustic_residual_vector_quantizer)
-        tables = [layer.codebook for part in parts for layer in part.layers]
-        return [table.embed_sum / table.cluster_usage.clamp(min=table.epsilon)[:, None] for table in tables]
-
-
-class _Xcodec:
-    pads = True
-
-    def encode(self, model: Any, wav: Tensor, codebooks: int, bandwidth: float | None) -> tuple[Tensor, Tensor | None]:
-        return model.encode(wav, bandwidth=bandwidth, return_dict=True).audio_codes, None
-
-    def decode(self, model: Any, codes: Tensor, scale: Tensor | None) -> Tensor:
-        wav: Tensor = model.decode(codes, return_dict=True).audio_values
-        return wav
-
-    def latent(self, model: Any, codes: Tensor) -> Tensor:
-        latent: Tensor = model.quantizer.decode(codes.transpose(0, 1))
-        return latent
-
-    def codebooks(self, model: Any) -> list[Tensor]:
-        return [quantizer.codebook.embed for quantizer in model.quantizer.quantizers]
-
-
-ADAPTERS: dict[str, Adapter] = {"encodec": _Encodec(), "dac": _Dac(), "mimi": _Mimi(), "xcodec": _Xcodec()}
 
 
 class TransformersCodec(Codec):
@@ -132,11 +31,20 @@ class TransformersCodec(Codec):
         """The codebooks, a row for each code."""
         return self._adapter.codebooks(self.model)
 
+    def _hash(self) -> str:
+        learned = self._adapter.learned(self.model)
+        if not learned:
+            return super()._hash()
+        digest = hashlib.sha256(super()._hash().encode())
+        for tensor in learned:
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     @torch.no_grad()
     def encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode ``[B, C, S]`` to codes ``[B, K, T]`` and, where the codec normalizes, the volume ``[B, 1]``."""
         check_waveform(wav, channels=self.channels)
-        wav = wav.to(next(self.parameters()))
+        wav = wav.to(self.device, torch.float32)
         frames = -(-wav.shape[-1] // self.frame_size)
         if self._adapter.pads:
             wav = F.pad(wav, (0, frames * self.frame_size - wav.shape[-1]))

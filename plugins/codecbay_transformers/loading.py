@@ -17,11 +17,14 @@ from codecbay_transformers.chunked import ChunkedCodec
 from codecbay_transformers.codec import TransformersCodec
 from codecbay_transformers.families import Description
 
-_CLASSES = {
-    "encodec": ("EncodecConfig", "EncodecModel"),
-    "dac": ("DacConfig", "DacModel"),
-    "mimi": ("MimiConfig", "MimiModel"),
-    "xcodec": ("XcodecConfig", "XcodecModel"),
+_FAMILIES = {  # by which the library names its classes
+    "encodec": "Encodec",
+    "dac": "Dac",
+    "mimi": "Mimi",
+    "xcodec": "Xcodec",
+    "xcodec2": "Xcodec2",
+    "neucodec": "NeuCodec",
+    "higgs_audio_v2_tokenizer": "HiggsAudioV2Tokenizer",
 }
 _SHOWN = 5  # names listed of a kind of mismatch
 
@@ -30,17 +33,21 @@ def load(file: PackageFile, description: Description, *, device: torch.device, d
     """Build a codec and give it the tensors of its package.
 
     Raises:
-        MissingDependencyError: transformers is not installed.
+        MissingDependencyError: transformers is not installed, or too old to have the family.
         ConfigError: the library does not accept the configuration.
         WeightsError: the tensors are not those that the configuration describes.
     """
+    kind = description.model_type
+    # The file itself: transformers' own front door is shut to what imports torchaudio, where there is none.
     library = import_library(
-        "transformers", needed_by=f"A codec of the kind '{description.model_type}'", install="pip install transformers"
+        f"transformers.models.{kind}.modeling_{kind}",
+        needed_by=f"A codec of the kind '{kind}'",
+        install="pip install --upgrade transformers",
     )
-    with harmless_torchaudio(), _quiet(library):
+    with harmless_torchaudio(), _quiet():
         model = _model(library, file, description)
-    kind = TransformersCodec if description.chunk is None else ChunkedCodec
-    codec = kind(description, model, str(file.header.path))
+    codec_class = TransformersCodec if description.chunk is None else ChunkedCodec
+    codec = codec_class(description, model, str(file.header.path))
     codec.requires_grad_(False)
     codec.fingerprint()  # before dtype rounds the codebooks: the codec is the same one in any precision
     _convert(codec.model, device, dtype)
@@ -48,17 +55,20 @@ def load(file: PackageFile, description: Description, *, device: torch.device, d
 
 
 def _model(library: ModuleType, file: PackageFile, description: Description) -> nn.Module:
-    header = file.header
-    config_name, model_name = _CLASSES[description.model_type]
+    header, family = file.header, _FAMILIES[description.model_type]
+    model_name = f"{family}Model"
     model_class: Any = getattr(library, model_name)
     try:
-        config = getattr(library, config_name)(**description.arguments)
+        config = getattr(library, f"{family}Config")(**description.arguments)
         with torch.device("meta"):
             empty: nn.Module = model_class(config)
     except Exception as error:  # validation, arithmetic and torch's own: whatever wrong sizes lead to
         raise ConfigError(f"{header.config.where}: {model_name} cannot be built from it: {_one_line(error)}") from error
     _check_size(header, empty)
-    tensors = file.tensors()
+    names = empty.state_dict().keys()
+    tensors = {
+        name: tensor for name, tensor in file.tensors().items() if name in names or name not in description.unused
+    }
     model: nn.Module
     try:
         model, found = _strict(model_class).from_pretrained(
@@ -135,9 +145,10 @@ def _convert(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None
 
 
 @contextmanager
-def _quiet(library: ModuleType) -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Without the library's progress bars and its table of mismatches: errors say it."""
-    logging = library.utils.logging
+    from transformers.utils import logging
+
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
