@@ -10,19 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from codecbay.package import Header, Section
-from codecbay_transformers.families import dac, encodec, fsq, higgs, mimi, xcodec
+from codecbay_transformers.families.dac import describe as dac
 from codecbay_transformers.families.description import Description
+from codecbay_transformers.families.encodec import describe as encodec
+from codecbay_transformers.families.fsq import describe_neucodec, describe_xcodec2
+from codecbay_transformers.families.higgs import describe as higgs
+from codecbay_transformers.families.mimi import describe as mimi
+from codecbay_transformers.families.xcodec import describe as xcodec
 
 __all__ = ["FAMILIES", "Description", "describe"]
 
 FAMILIES: dict[str, Callable[[Section, Header], Description]] = {
-    "encodec": encodec.describe,
-    "dac": dac.describe,
-    "mimi": mimi.describe,
-    "xcodec": xcodec.describe,
-    "xcodec2": fsq.describe_xcodec2,
-    "neucodec": fsq.describe_neucodec,
-    "higgs_audio_v2_tokenizer": higgs.describe,
+    "encodec": encodec,
+    "dac": dac,
+    "mimi": mimi,
+    "xcodec": xcodec,
+    "xcodec2": describe_xcodec2,
+    "neucodec": describe_neucodec,
+    "higgs_audio_v2_tokenizer": higgs,
 }
 
 
