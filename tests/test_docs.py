@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from codecbay.cli import _COMMANDS, main
+from pages import anchors, blocks, links
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 
 
 @pytest.mark.filterwarnings("ignore:provenance:UserWarning")
@@ -59,3 +61,31 @@ def test_every_folder_and_room_is_on_the_map() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
     for folder in {line.split("/")[0] for line in tracked.splitlines() if "/" in line and not line.startswith(".")}:
         assert f"{folder}/" in text, folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target, anchor in links(page):
+        assert target.exists(), target
+        assert not anchor or anchor in anchors(target), f"{target}#{anchor}"
+
+
+def test_every_page_for_authors_of_plugins_is_in_their_index() -> None:
+    index = ROOT / "docs" / "plugins" / "README.md"
+    assert {target for target, _ in links(index)} >= {page for page in PAGES if page.parent == index.parent} - {index}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_that_a_page_shows_exists(page: Path) -> None:
+    for block in blocks(page):
+        if block.language == "sh":
+            assert set(re.findall(r"(?<![\w/])codecbay ([a-z-]+)", block.text)) <= set(_COMMANDS)
+
+
+def test_a_registry_file_is_written_as_shown_to_users(tmp_path: Path) -> None:
+    from codecbay.registry import Registry
+
+    (block,) = (b for b in blocks(ROOT / "docs" / "plugins" / "install.md") if b.language == "toml")
+    (tmp_path / "registry.toml").write_text(block.text)
+    (entry,) = Registry([tmp_path / "registry.toml"]).entries("codec")
+    assert entry.local_path == Path.home() / "experiments" / "dac-12" / "package"

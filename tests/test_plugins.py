@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import codecbay
+import projects
 from codecbay.errors import PluginError
-from codecbay.plugins import GROUP, Plugins, find_backend, get_plugins, load_plugins
+from codecbay.plugins import GROUP, HOOKS, OWN_CONDITIONERS, Plugins, find_backend, get_plugins, load_plugins
 
 BACKEND = """
-from codecbay.hookspecs import hookimpl
+from codecbay import hookimpl
 CODECBAY_API = 1
 
 class Backend:
@@ -27,6 +32,16 @@ class Backend:
 def codecbay_backends():
     return [Backend()]
 """
+
+HOOK = """
+from codecbay import hookimpl
+CODECBAY_API = 1
+
+@hookimpl
+def {}():
+    return {}
+"""
+KINDS = """[type("Kind", (), {"name": name, "build": lambda self, *_: 1 / 0})() for name in %r]"""
 
 
 @pytest.fixture
@@ -70,21 +85,20 @@ def test_a_good_plugin_is_loaded(module: Path) -> None:
         ("import not_there", "ModuleNotFoundError"),
         ("raise OSError('no library')", "OSError: no library"),
         ("def", "SyntaxError"),
-        ("x = 1", "version None of the plugin interface"),
-        ("CODECBAY_API = 2", "version 2 of the plugin interface"),
-        (
-            "from codecbay.hookspecs import hookimpl\nCODECBAY_API = 1\n@hookimpl\ndef codecbay_backend(): return []",
-            "unknown hook",
-        ),
         ("import sys; sys.exit(3)", "SystemExit"),
-        ("CODECBAY_API = 1\ndef codecbay_backends(): return []", "lacks the marker @hookimpl"),
+        ("CODECBAY_API = '1'", "CODECBAY_API = '1', which is no number"),
         (BACKEND.format(name="x").replace("[Backend()]", "[Backend]"), "not an instance"),
         (BACKEND.format(name="x").replace('"x"', "None"), "it has no name"),
         (BACKEND.format(name="x").replace('("some-library",)', "'torch'"), "no tuple of texts"),
         (BACKEND.format(name="x").replace("def claims", "def clams"), "it has no claims()"),
+        (HOOK.format("codecbay_backends", "1 / 0"), "its codecbay_backends failed: ZeroDivisionError"),
+        (HOOK.format("codecbay_backends", "(1 / 0 for _ in 'x')"), "its codecbay_backends failed: ZeroDivisionError"),
+        (HOOK.format("codecbay_backends", "None"), "its codecbay_backends returned None, where a list is expected"),
+        (HOOK.format("codecbay_registry", "'registry.toml'"), "returned 'registry.toml', where a list is expected"),
+        (HOOK.format("codecbay_registry", "['x', 1]"), "a registry file of it (1) is no path"),
         (
-            "from codecbay.hookspecs import hookimpl\nCODECBAY_API = 1\n@hookimpl\ndef codecbay_backends(): return 1/0",
-            "ZeroDivisionError",
+            HOOK.format("codecbay_conditioners", "[int]"),
+            "it is a class, not an instance, it has no name, it has no build",
         ),
     ],
 )
@@ -115,6 +129,42 @@ def test_a_backend_name_cannot_be_taken_again(module: Path) -> None:
     plugins = load_plugins([point("one", "one_plugin"), point("two", "two_plugin")])
     assert plugins.owners["same"].name == "one"
     assert "brings already" in str(plugins.infos[1].error)
+
+
+def test_what_else_a_plugin_brings_is_accounted_for(module: Path) -> None:
+    (module / "more_plugin.py").write_text(
+        HOOK.format("codecbay_registry", "['/registry.toml']")
+        + HOOK.format("codecbay_conditioners", KINDS % ["labels", "moods"])
+    )
+    plugins = load_plugins([point("more", "more_plugin")])
+    (info,) = plugins.infos
+    assert (info.state, info.registries, info.conditioners) == ("loaded", ("/registry.toml",), ("labels", "moods"))
+    assert plugins.registries == [(info, Path("/registry.toml"))]
+    with pytest.raises(PluginError, match=r"'mood' of the kind 'moods' \(.*\) cannot be built: ZeroDivisionError"):
+        plugins.conditioners[1].build(None, SimpleNamespace(name="mood"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "cause"),
+    [
+        (["moods"], "it brings a kind of conditioners 'moods', which one (unknown distribution) brings already"),
+        (["t5"], "it brings a kind of conditioners 't5', which codecbay brings already"),
+        (["genres", "genres"], "it brings a kind of conditioners 'genres' twice"),
+    ],
+)
+def test_a_kind_of_conditioners_cannot_be_taken_again(module: Path, names: list[str], cause: str) -> None:
+    (module / "one_plugin.py").write_text(HOOK.format("codecbay_conditioners", KINDS % ["moods"]))
+    (module / "two_plugin.py").write_text(HOOK.format("codecbay_conditioners", KINDS % names))
+    plugins = load_plugins([point("one", "one_plugin"), point("two", "two_plugin")])
+    assert [kind.name for kind in plugins.conditioners] == ["moods"]
+    assert cause in str(plugins.infos[1].error)
+
+
+def test_the_kinds_of_conditioners_that_are_taken_are_those_that_there_are() -> None:
+    from codecbay.lm import conditioners
+
+    factories = [f for name, f in vars(conditioners).items() if name.startswith("_") and name.endswith("Factory")]
+    assert sorted(OWN_CONDITIONERS) == sorted(factory.name for factory in factories)
 
 
 def test_the_environment_limits_what_is_loaded(module: Path) -> None:
@@ -170,3 +220,71 @@ def test_a_backend_that_cannot_answer_does_not_claim(module: Path) -> None:
     backends = load_plugins([point("shaky", "shaky_plugin")]).backends
     with pytest.warns(UserWarning, match="'shaky'"):
         assert find_backend(None, backends) is None  # type: ignore[arg-type]
+
+
+def test_a_backend_that_lacks_a_library_says_how_to_install_it(module: Path) -> None:
+    source = BACKEND.format(name="needy").replace("raise NotImplementedError", "import some_library")
+    (module / "needy_plugin.py").write_text(source)
+    backend = load_plugins([point("needy", "needy_plugin")]).backends["needy"]
+    with pytest.raises(
+        PluginError, match=r"No module named 'some_library'\. Install what it needs: pip install some-library$"
+    ):
+        backend.build(None, device=None, dtype=None)  # type: ignore[arg-type]
+
+
+LESSONS = {
+    "old": (
+        "CODECBAY_API = 0",
+        "it is written for version 0 of the plugin interface (CODECBAY_API), and codecbay {version} has version 1. "
+        "Upgrade the older one: pip install --upgrade codecbay-old",
+    ),
+    "new": (
+        "CODECBAY_API = 2",
+        "it is written for version 2 of the plugin interface (CODECBAY_API), and codecbay {version} has version 1. "
+        "Upgrade the older one: pip install --upgrade codecbay",
+    ),
+    "unsaid": ("", "it does not say for which plugin interface it is written: write CODECBAY_API = 1"),
+    "hookless": ("CODECBAY_API = 1", "it implements no hook: mark a function with @hookimpl. Hooks are {hooks}"),
+    "misspelt": (
+        HOOK.format("codecbay_backend", "[]"),
+        "it has an unknown hook 'codecbay_backend'. Did you mean 'codecbay_backends'? Hooks are {hooks}",
+    ),
+    "misspelt-unmarked": (
+        "CODECBAY_API = 1\ndef codecbay_backend(): return []",
+        "it has an unknown hook 'codecbay_backend'. Did you mean 'codecbay_backends'? Hooks are {hooks}",
+    ),
+    "nameless": (
+        HOOK.format("backends", "[]"),
+        "it has an unknown hook 'backends'. Did you mean 'codecbay_backends'? Hooks are {hooks}",
+    ),
+    "unmarked": (
+        "CODECBAY_API = 1\ndef codecbay_backends(): return []",
+        "its codecbay_backends lacks the marker @hookimpl",
+    ),
+    "arguments": (
+        HOOK.format("codecbay_backends", "[]").replace("()", "(registry, more=None)"),
+        "its hook codecbay_backends(registry, more=None) has arguments, and hooks take none",
+    ),
+    "library": (
+        "import codecbay\ncodecbay.import_library('nolib', needed_by='The codec x', install='pip install x[y]')",
+        "The codec x needs 'nolib', which cannot be imported (ModuleNotFoundError: No module named 'nolib'). "
+        "Install it: pip install x[y]",
+    ),
+    "needy": ("import nolib", "No module named 'nolib'. Install what needy needs: pip install codecbay-needy"),
+}
+
+
+def test_the_command_line_teaches_what_is_wrong_with_each(tmp_path: Path) -> None:
+    for name, (source, _) in LESSONS.items():
+        projects.write_distribution(tmp_path, name)
+        (tmp_path / f"codecbay_{name.replace('-', '_')}.py").write_text(source)
+    infos = {info["name"]: info for info in json.loads(projects.run("codecbay", "plugins", "--json", target=tmp_path))}
+    for name, (_, lesson) in LESSONS.items():
+        lesson = lesson.format(version=codecbay.__version__, hooks=", ".join(HOOKS))
+        assert infos[name]["error"].partition(": ")[2] == lesson
+        assert (infos[name]["state"], infos[name]["distribution"]) == ("failed", f"codecbay-{name} 1.0")
+    assert infos["encodec"]["state"] == "loaded"
+    table = projects.run("codecbay", "plugins", target=tmp_path)
+    assert re.search(
+        r"^unmarked +codecbay-unmarked 1.0 +failed +PluginError: its codecbay_backends lacks", table, re.MULTILINE
+    )

@@ -25,6 +25,7 @@ _COMMANDS = {
     "conformance": ("conformance", "Say whether a codec keeps the promises of every codec."),
     "codecs": ("listing", "List the published codecs that are known by name."),
     "plugins": ("listing", "List the plugins that were found, and what became of them."),
+    "new-plugin": ("new_plugin", "Write a plugin to start from: a project that can be installed, with its tests."),
 }
 
 
@@ -38,7 +39,7 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module = import_module(f"{__name__}.{_COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

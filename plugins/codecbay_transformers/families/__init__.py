@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from codecbay.package import Header, Section
-from codecbay_transformers.families.dac import describe as dac
+from codecbay_transformers.families.dac import describe as describe_dac
 from codecbay_transformers.families.description import Description
-from codecbay_transformers.families.encodec import describe as encodec
+from codecbay_transformers.families.encodec import describe as describe_encodec
 from codecbay_transformers.families.fsq import describe_neucodec, describe_xcodec2
-from codecbay_transformers.families.higgs import describe as higgs
-from codecbay_transformers.families.mimi import describe as mimi
-from codecbay_transformers.families.xcodec import describe as xcodec
+from codecbay_transformers.families.higgs import describe as describe_higgs
+from codecbay_transformers.families.mimi import describe as describe_mimi
+from codecbay_transformers.families.xcodec import describe as describe_xcodec
 
 __all__ = ["FAMILIES", "Description", "describe"]
 
 FAMILIES: dict[str, Callable[[Section, Header], Description]] = {
-    "encodec": encodec,
-    "dac": dac,
-    "mimi": mimi,
-    "xcodec": xcodec,
+    "encodec": describe_encodec,
+    "dac": describe_dac,
+    "mimi": describe_mimi,
+    "xcodec": describe_xcodec,
     "xcodec2": describe_xcodec2,
     "neucodec": describe_neucodec,
-    "higgs_audio_v2_tokenizer": higgs,
+    "higgs_audio_v2_tokenizer": describe_higgs,
 }
 
 
