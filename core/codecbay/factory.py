@@ -28,6 +28,7 @@ from codecbay.lm.config import LMConfig, read_lm_config
 from codecbay.package import Header, Package, PackageFile, read_package_file
 from codecbay.plugins import find_backend, get_plugins
 from codecbay.registry import UNKNOWN, RegistryEntry, forbids_commercial_use, get_registry
+from codecbay.remote import AnyPath
 from codecbay.spec import CodecSpec
 
 if TYPE_CHECKING:
@@ -292,13 +293,17 @@ def _trained_on(own: ResolvedCodec | None, trained_with: str | None, codec: Reso
         return None
     if own is not None and own.file is not None and codec.file is not None and own.reference is None:
         ours, theirs = own.file.header, codec.file.header
-        if ours.path.resolve() == theirs.path.resolve():
+        if _full_path(ours.path) == _full_path(theirs.path):
             return True
         sums = [{name: header.blocks[t.block].crc for name, t in header.tensors.items()} for header in (ours, theirs)]
         return None if None in (*sums[0].values(), *sums[1].values()) else sums[0] == sums[1]
     if trained_with is not None and codec.reference is not None:
         return _full_name(trained_with) == _full_name(codec.reference)
     return None
+
+
+def _full_path(path: AnyPath) -> AnyPath:
+    return path.resolve() if isinstance(path, Path) else path
 
 
 def _full_name(name: str) -> str:

@@ -7,7 +7,6 @@ object comes as what the pickle says of it, and the configuration is put togethe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +50,7 @@ def read_checkpoint(path: Path) -> Header:
             f"'model'; found {found}. AudioCraft writes it once a validation stage has run."
         )
     own = Config(config, f"{path}: xp.cfg")
-    header = header_of(path, "audiocraft", role_of(own, path), own, path, container, key, "model")
-    used = {info.block for info in header.tensors.values()}
-    blocks = {name: block for name, block in header.blocks.items() if name in used}
-    return replace(header, blocks=blocks)
+    return header_of(path, "audiocraft", role_of(own, path), own, path, container, key, "model")
 
 
 class _Plain:

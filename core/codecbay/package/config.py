@@ -11,12 +11,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from codecbay.errors import ConfigError, nearest
+from codecbay.remote.paths import AnyPath
 
 MAX_TEXT = 1 << 20  # characters; the largest published configuration has under 20 000
 MAX_DEPTH = 50
@@ -64,7 +64,7 @@ def parse_yaml(text: str) -> Any:
             loader.dispose()
 
 
-def read_json(path: Path) -> Config:
+def read_json(path: AnyPath) -> Config:
     """The configuration in a JSON file.
 
     Raises:

@@ -10,11 +10,11 @@ import os
 import struct
 import zipfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
-from codecbay.errors import PackageError, UnsafePickleError
+from codecbay.errors import PackageError, SourceError, UnsafePickleError
 from codecbay.package.pickles import ITEM_SIZES, StorageStub, load_stub
+from codecbay.remote.paths import BUFFER, AnyPath
 
 # The pickle of the largest published package has under 200 kB and 700 tensors, of under 100 reads each.
 MAX_PICKLE = 2 << 20  # bytes
@@ -68,7 +68,7 @@ class Container:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def read_container(path: Path, *, inert: bool = False) -> Container:
+def read_container(path: AnyPath, *, inert: bool = False) -> Container:
     """Open a file that ``torch.save`` wrote.
 
     Args:
@@ -87,7 +87,8 @@ def read_container(path: Path, *, inert: bool = False) -> Container:
         with path.open("rb") as stream:
             start = stream.read(64)
             if start.startswith(b"PK\x03\x04"):
-                with _Sparing(io.FileIO(path)) as sparing:
+                raw: Any = path.open("rb", buffering=0)
+                with _Sparing(raw, BUFFER) as sparing:
                     return _read_zip(path, sparing, size, inert)
             if start.startswith(b"\x80") and _LEGACY_MAGIC in start:
                 stream.seek(0)
@@ -108,7 +109,7 @@ def _describe(start: bytes, size: int) -> str:
     return "this is no file of a kind that is known here"
 
 
-def _damaged(path: Path, problem: str) -> PackageError:
+def _damaged(path: AnyPath, problem: str) -> PackageError:
     return PackageError(f"{path}: the file is damaged: {problem}. Fetch or export it again.")
 
 
@@ -150,16 +151,18 @@ class _Bounded:
             raise UnsafePickleError("its pickle is larger than any package needs")
 
 
-def _unpickle(path: Path, stream: _Bounded) -> Any:
+def _unpickle(path: AnyPath, stream: _Bounded) -> Any:
     try:
         return load_stub(stream, inert=stream.inert)
     except UnsafePickleError as error:
         raise UnsafePickleError(f"{path}: the pickle inside was refused: {error}.") from None
 
 
-def _read_zip(path: Path, stream: IO[bytes], size: int, inert: bool) -> Container:
+def _read_zip(path: AnyPath, stream: IO[bytes], size: int, inert: bool) -> Container:
     try:
         archive = zipfile.ZipFile(stream)
+    except SourceError:
+        raise
     except Exception as error:  # the zip reader fails in a dozen ways on damaged archives
         raise _damaged(path, f"{error}" or type(error).__name__) from None
     entries = archive.infolist()
@@ -199,9 +202,11 @@ def _read_zip(path: Path, stream: IO[bytes], size: int, inert: bool) -> Containe
     return Container("zip", root, blocks)
 
 
-def _content(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def _content(path: AnyPath, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(entry)
+    except SourceError:
+        raise
     except Exception as error:  # as above; this one also finds a wrong checksum
         raise _damaged(path, f"{error}" or type(error).__name__) from None
 
@@ -220,7 +225,7 @@ def content_offset(stream: IO[bytes], block: Block) -> int:
     return block.offset + _LOCAL_HEADER.size + int(name_size) + int(extra_size)
 
 
-def _read_legacy(path: Path, stream: IO[bytes], size: int, inert: bool) -> Container:
+def _read_legacy(path: AnyPath, stream: IO[bytes], size: int, inert: bool) -> Container:
     pickles = _Bounded(stream, inert)
     _, protocol, system = (_unpickle(path, pickles) for _ in range(3))
     if protocol != 1001:

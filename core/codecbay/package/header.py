@@ -13,6 +13,7 @@ from codecbay.errors import ConfigError, PackageError
 from codecbay.package.config import Config, Section
 from codecbay.package.container import Block, Container
 from codecbay.package.pickles import ITEM_SIZES, TensorStub
+from codecbay.remote.paths import AnyPath
 
 MAX_NAME = 256  # characters
 FLOATS = frozenset({"float64", "float32", "float16", "bfloat16"})
@@ -47,7 +48,7 @@ class Header:
     """What a package says, short of tensor data.
 
     Attributes:
-        path: the file, or the directory of a package that is one.
+        path: the file, or the directory of a package that is one; it may lie on the other side of a network.
         layout: how it is laid out: ``audiocraft`` (an export package), ``transformers`` (a directory with
             ``config.json`` and weights), or ``descript`` (a file with ``state_dict`` and ``metadata``).
         container: of the weights: ``zip``, ``legacy`` or ``safetensors``; ``none`` for a reference.
@@ -63,13 +64,13 @@ class Header:
         source: name and digest of the file that a twin was made from; see :mod:`codecbay.package.twin`.
     """
 
-    path: Path
+    path: AnyPath
     layout: str
     container: str
     role: str
     config: Config
     tensors: Mapping[str, TensorInfo]
-    weights: Path
+    weights: AnyPath
     blocks: Mapping[str, Block]
     state_path: tuple[str, ...] = ()
     reference: str | None = None
@@ -103,13 +104,13 @@ class Header:
             raise section.error(key, f"asks for {list(shape)}, but the tensor '{name}' is {list(info.shape)}.")
 
     @classmethod
-    def for_reference(cls, name: str, path: Path | None = None) -> Header:
+    def for_reference(cls, name: str, path: AnyPath | None = None) -> Header:
         """The header of a reference to the published codec ``name``."""
-        where = Path(name) if path is None else path
+        where: AnyPath = Path(name) if path is None else path
         return cls(where, "audiocraft", "none", "reference", Config({}), {}, where, {}, reference=name)
 
 
-def role_of(config: Config, path: Path) -> str:
+def role_of(config: Config, path: AnyPath) -> str:
     """What AudioCraft's configuration describes: ``lm`` or ``codec``.
 
     Raises:
@@ -123,7 +124,7 @@ def role_of(config: Config, path: Path) -> str:
 
 
 def header_of(
-    path: Path, layout: str, role: str, config: Config, file: Path, container: Container, *state_path: str
+    path: AnyPath, layout: str, role: str, config: Config, file: AnyPath, container: Container, *state_path: str
 ) -> Header:
     """The header of a container whose tensors lie where ``state_path`` leads.
 
@@ -133,12 +134,14 @@ def header_of(
     state = container.root
     for key in state_path:
         state = state[key]
-    tensors = MappingProxyType(_tensors(file, state, container.blocks))
-    blocks = MappingProxyType(container.blocks)
-    return Header(path, layout, container.kind, role, config, tensors, file, blocks, state_path)
+    tensors = _tensors(file, state, container.blocks)
+    used = {info.block: container.blocks[info.block] for info in tensors.values()}
+    return Header(
+        path, layout, container.kind, role, config, MappingProxyType(tensors), file, MappingProxyType(used), state_path
+    )
 
 
-def _tensors(path: Path, state: dict[str, Any], blocks: Mapping[str, Block]) -> dict[str, TensorInfo]:
+def _tensors(path: AnyPath, state: dict[str, Any], blocks: Mapping[str, Block]) -> dict[str, TensorInfo]:
     infos: dict[str, TensorInfo] = {}
     for name, stub in state.items():
         if len(name) > MAX_NAME or not name.isprintable():

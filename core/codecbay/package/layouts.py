@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from codecbay.errors import PackageError
@@ -20,6 +19,7 @@ from codecbay.package.container import Container, read_container
 from codecbay.package.header import Header, header_of, role_of
 from codecbay.package.pickles import TensorStub
 from codecbay.package.safetensors_file import read_safetensors
+from codecbay.remote.paths import AnyPath
 
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -28,7 +28,7 @@ TWIN_FORMAT = "codecbay.package.1"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: AnyPath) -> Header:
     """Read the header of a package, a file or a directory, without its tensor data and without running anything.
 
     Raises:
@@ -54,13 +54,13 @@ def read_header(path: Path) -> Header:
     return _export(path, root, container, "best_state")
 
 
-def _reference(path: Path, name: Any) -> Header:
+def _reference(path: AnyPath, name: Any) -> Header:
     if not isinstance(name, str):
         raise PackageError(f"{path}: 'pretrained' should be the name of a codec, found {type(name).__name__}.")
     return Header.for_reference(name, path)
 
 
-def _export(path: Path, facts: Mapping[str, Any], container: Container, *state_path: str) -> Header:
+def _export(path: AnyPath, facts: Mapping[str, Any], container: Container, *state_path: str) -> Header:
     """The header of an export package, of what stands in it beside the tensors."""
     text = facts["xp.cfg"]
     if not isinstance(text, str):
@@ -75,7 +75,7 @@ def _export(path: Path, facts: Mapping[str, Any], container: Container, *state_p
     )
 
 
-def _read_twin(path: Path) -> Header:
+def _read_twin(path: AnyPath) -> Header:
     """A safetensors file that holds an export package; see :mod:`codecbay.package.twin`."""
     container = read_safetensors(path)
     facts = container.facts
@@ -100,7 +100,7 @@ def _read_twin(path: Path) -> Header:
     return replace(_export(path, facts, replace(container, blocks=blocks)), source=(name, digest))
 
 
-def _read_directory(path: Path) -> Header:
+def _read_directory(path: AnyPath) -> Header:
     """A directory in the layout of the transformers library, or with a trainer's checkpoint in place of its weights."""
     config = read_json(path / CONFIG_FILE)
     file = _weights_in(path)
@@ -114,12 +114,13 @@ def _read_directory(path: Path) -> Header:
     return header_of(path, "transformers", "codec", config, file, container, *state_path)
 
 
-def _weights_in(path: Path) -> Path:
+def _weights_in(path: AnyPath) -> AnyPath:
     """The file of a directory that holds its weights; trainers name theirs as they like, so there may be only one."""
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return path / name
-    found = sorted(file for end in CHECKPOINTS for file in path.glob(f"*{end}") if file.is_file())
+    entries: Iterator[AnyPath] = (file for end in CHECKPOINTS for file in path.glob(f"*{end}"))
+    found = sorted((file for file in entries if file.is_file()), key=str)
     if len(found) == 1:
         return found[0]
     if found:
@@ -131,7 +132,7 @@ def _weights_in(path: Path) -> Path:
     )
 
 
-def _require_export(path: Path, root: dict[str, Any]) -> None:
+def _require_export(path: AnyPath, root: dict[str, Any]) -> None:
     state = root.get("best_state")
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         raise PackageError(f"{path}: this is a training checkpoint, not an export package; export it first.")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from codecbay.errors import UnsafePickleError
+from codecbay.errors import SourceError, UnsafePickleError
 
 STORAGE_DTYPES = {
     "DoubleStorage": "float64",
@@ -370,7 +370,7 @@ def load_stub(stream: BinaryStream, *, inert: bool = False) -> Any:
     """
     try:
         return (_InertUnpickler if inert else _StubUnpickler)(stream).load()
-    except UnsafePickleError:
+    except (UnsafePickleError, SourceError):
         raise
     except MemoryError:
         raise UnsafePickleError("it asks for more memory than there is") from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 from codecbay.errors import PackageError
 from codecbay.package.container import Block, Container
 from codecbay.package.pickles import ITEM_SIZES, StorageStub, TensorStub
+from codecbay.remote.paths import AnyPath
 
 MAX_HEADER = 8 << 20  # bytes
 _DTYPES = {
@@ -18,7 +18,7 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def read_safetensors(path: Path) -> Container:
+def read_safetensors(path: AnyPath) -> Container:
     """What a safetensors file holds, with stubs for tensors, in the form of any other container.
 
     Raises:

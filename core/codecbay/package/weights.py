@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from codecbay.errors import PackageError, WeightsError, nearest
 from codecbay.package.container import content_offset
 from codecbay.package.header import FLOATS, Header
+from codecbay.remote import RemotePath
 
 _SHOWN = 5  # names listed of a kind of mismatch
 _ALIGNMENT = 16  # bytes; the widest element has as many
@@ -66,6 +67,8 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
         PackageError: the file cannot be read, or a checksum is wrong.
         WeightsError: a tensor holds NaN or infinity.
     """
+    if isinstance(header.weights, RemotePath):
+        raise PackageError(f"{header.path}: has to be fetched before its tensors can be read.")
     try:
         starts = _checked_starts(header)
         state = _read_by_torch(header) if header.container == "zip" else None
@@ -90,7 +93,7 @@ def _read_by_torch(header: Header) -> dict[str, Tensor] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of protocols other than 2
-            found = torch.load(header.weights, map_location="cpu", weights_only=True, mmap=True)
+            found = torch.load(str(header.weights), map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # it fails in many ways at what it does not know
         return None
     for key in header.state_path:

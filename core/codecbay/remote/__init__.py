@@ -5,7 +5,7 @@ from the Hub by the same code as from the disk, and without the gigabytes beside
 """
 
 from codecbay.remote.hub import HubTree
-from codecbay.remote.paths import RemotePath
+from codecbay.remote.paths import AnyPath, RemotePath
 from codecbay.remote.web import WebTree
 
-__all__ = ["HubTree", "RemotePath", "WebTree"]
+__all__ = ["AnyPath", "HubTree", "RemotePath", "WebTree"]

@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.utils import get_session
-
 from codecbay.errors import SourceError
 
 _ATTEMPTS = 3  # of a part of a file, where the connection breaks
@@ -27,6 +24,9 @@ def response(method: str, url: str, headers: Mapping[str, str]) -> Iterator[Any]
     Raises:
         SourceError: there is no answer, or one that says no.
     """
+    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import get_session
+
     # What is compressed on the way cannot be asked for in part.
     own = {"Accept-Encoding": "identity", **headers}
     try:

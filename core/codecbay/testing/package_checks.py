@@ -100,7 +100,7 @@ def _copy(file: PackageFile, state: State, directory: Path) -> Path:
     header = file.header
     path = directory / header.path.name
     if header.path.is_dir():
-        shutil.copytree(header.path, path, ignore=shutil.ignore_patterns(header.weights.name))
+        shutil.copytree(str(header.path), path, ignore=shutil.ignore_patterns(header.weights.name))
         target = path / header.weights.name
     else:
         target = path

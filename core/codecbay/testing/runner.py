@@ -107,7 +107,7 @@ def make_trial(make_codec: MakeCodec | Source, package: Source | None, *, device
         source = make_codec
         if package is None:
             file = resolve_codec(source).file
-            package = None if file is None or file.header.container == "none" else file.header.path
+            package = None if file is None or file.header.container == "none" else str(file.header.path)
         make_codec = partial(load_codec, source)
     where = None if package is None else Path(package)
     return Trial(make_codec, where, device)
