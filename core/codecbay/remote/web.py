@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from tqdm import tqdm
-
 from codecbay.errors import SourceError
 from codecbay.files import make_parents, written_whole
 from codecbay.remote.http import RangeFile, response
@@ -151,6 +149,8 @@ class WebTree:
         return self._cached_facts(name) == facts
 
     def _download(self, name: str, part: Path, facts: tuple[int, str], progress: bool) -> None:
+        from tqdm import tqdm
+
         size, tag = facts
         note = part.with_name(f"{part.name}.tag")
         if not (part.is_file() and note.is_file() and note.read_text() == tag):
