@@ -84,6 +84,10 @@ class Codec(nn.Module, abc.ABC):
     def codebooks(self) -> list[Tensor]:
         """The codebook tensors, one for each codebook there is; the codec's identity rests on them."""
 
+    def identity(self) -> Iterable[Tensor]:
+        """The tensors that tell the codec from any other: its codebooks, and more where those are not learned."""
+        return self.codebooks()
+
     @property
     def spec(self) -> CodecSpec:
         """What the codec is, its codebooks in use included."""
@@ -148,7 +152,7 @@ class Codec(nn.Module, abc.ABC):
         self._spec = self._spec.with_num_codebooks(n)
 
     def fingerprint(self) -> str:
-        """A hash of the codebooks and the spec: two codecs with the same one mean the same by their codes."""
+        """A hash of ``identity()`` and the spec: two codecs with the same one mean the same by their codes."""
         if self._fingerprint is None:
             self._fingerprint = self._hash()
         return self._fingerprint
@@ -157,8 +161,8 @@ class Codec(nn.Module, abc.ABC):
         spec = self._spec  # only what tells codes apart, so that a fingerprint holds for ever
         facts = ["codecbay-1", spec.sample_rate, spec.channels, spec.frame_size, *spec.cardinalities]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        for codebook in self.codebooks():
-            digest.update(codebook.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        for tensor in self.identity():
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def check_codes(self, codes: Tensor) -> Tensor:

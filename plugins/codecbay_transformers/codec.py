@@ -5,8 +5,6 @@ Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` fram
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,14 +29,9 @@ class TransformersCodec(Codec):
         """The codebooks, a row for each code."""
         return self._adapter.codebooks(self.model)
 
-    def _hash(self) -> str:
-        learned = self._adapter.learned(self.model)
-        if not learned:
-            return super()._hash()
-        digest = hashlib.sha256(super()._hash().encode())
-        for tensor in learned:
-            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()
+    def identity(self) -> list[Tensor]:
+        """The codebooks; where they are not learned, the projection behind them too."""
+        return [*self.codebooks(), *self._adapter.learned(self.model)]
 
     @torch.no_grad()
     def encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from codecbay.errors import ConfigError, MissingDependencyError, UnresolvedReferenceError
+from codecbay.errors import ConfigError, MissingDependencyError, PluginError, UnresolvedReferenceError
 from codecbay.lm.conditioners import (
     ConditionerContext,
     ConditioningAttributes,
@@ -202,3 +202,18 @@ def test_texts_are_split_with_spacy_alone(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingDependencyError, match="pip install spacy num2words"):
         built(model, arguments)
+
+
+class CarelessFactory:
+    """A plugin's kind of conditioner that builds something else."""
+
+    name = "careless"
+
+    def build(self, arguments: Section, context: ConditionerContext) -> Any:
+        return torch.nn.Linear(1, 1)
+
+
+def test_what_a_plugin_builds_has_to_be_a_conditioner() -> None:
+    config = ConditionerConfig("careless", Section({}, "careless", "here"))
+    with pytest.raises(PluginError, match="kind 'careless' built Linear, which is no Conditioner"):
+        build_conditioner(config, context(), [CarelessFactory()])

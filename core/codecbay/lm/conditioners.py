@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codecbay.errors import ConfigError, GenerationError, UnresolvedReferenceError, nearest
+from codecbay.errors import ConfigError, GenerationError, PluginError, UnresolvedReferenceError, nearest
 from codecbay.lm.chroma import ChromaExtractor, StemSeparator
 from codecbay.lm.config import ConditionerConfig, FuserConfig
 from codecbay.lm.text import NoopTokenizer, Words, WordTokenizer, load_t5, spacy_words
@@ -380,6 +380,7 @@ def build_conditioner(
 
     Raises:
         ConfigError: the kind is not known, or its arguments are wrong.
+        PluginError: a plugin's kind builds something else.
     """
     factories: dict[str, ConditionerFactory] = {f.name: f for f in others}
     factories |= {f.name: f for f in (_T5Factory(), _LUTFactory(), _ChromaFactory())}
@@ -389,4 +390,9 @@ def build_conditioner(
             f"The conditioner '{context.name}' is of the kind {config.model!r}, which is not supported; "
             f"known are {', '.join(sorted(factories))}.{nearest(config.model, factories)}"
         )
-    return factory.build(config.arguments, context)
+    built = factory.build(config.arguments, context)
+    if not isinstance(built, Conditioner):
+        raise PluginError(
+            f"The conditioner kind '{factory.name}' built {type(built).__name__}, which is no Conditioner."
+        )
+    return built
