@@ -1,7 +1,8 @@
-"""Shared by all tests: where the golden packages lie, and one thread so that results do not depend on the machine."""
+"""Shared by all tests: where the golden packages lie; and that results do not depend on the machine or a network."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import torch
 torch.set_num_threads(1)
 
 FIXTURES = Path(__file__).parent / "fixtures"
+# Neither the Hub nor what the user has of it; tests/network has a Hub of its own.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HOME=str(FIXTURES / "no-cache"))
 PACKAGES = FIXTURES / "audiocraft"
 TEXT_ENCODER = FIXTURES / "tiny-t5"
 

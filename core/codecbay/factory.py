@@ -1,17 +1,20 @@
 """The central factory: the one place where sources, packages, back-ends and the check come together.
 
-Order is everything: files are found, headers read, codec and language model compared; only then is a weight read.
+Order is everything: files are found, headers read, codec and language model compared; only then is the rest fetched, if
+it lies elsewhere; and only when all of it is there is a weight read.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from codecbay import compat, sources
 from codecbay.compat import Report
@@ -25,10 +28,10 @@ from codecbay.errors import (
 )
 from codecbay.hookspecs import Backend
 from codecbay.lm.config import LMConfig, read_lm_config
-from codecbay.package import Header, Package, PackageFile, read_package_file
+from codecbay.package import Header, Package, PackageFile, fetch_directory, read_package_file
 from codecbay.plugins import find_backend, get_plugins
 from codecbay.registry import UNKNOWN, RegistryEntry, forbids_commercial_use, get_registry
-from codecbay.remote import AnyPath
+from codecbay.remote import AnyPath, RemotePath
 from codecbay.spec import CodecSpec
 
 if TYPE_CHECKING:
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
     from codecbay.generation import GenerativeModel
 
 Source = str | os.PathLike[str]
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _T5_NAMES = re.compile(r"(google/|google-t5/)?(flan-)?t5-[\w.-]+")  # may come from the Hub without being asked for
@@ -61,23 +67,51 @@ class ResolvedCodec:
     backend: Backend | None
     reference: str | None = None
 
-    def at_hand(self) -> tuple[PackageFile, Backend]:
-        """The file to build it from, and what builds it.
+    def found(self) -> ResolvedCodec:
+        """The same with its file, which may lie on the other side of a network, and what builds it.
 
         Raises:
-            UnresolvedReferenceError: it is published, but not at hand.
+            SourceError: it cannot be found where it is published.
+            PackageError: no back-end builds it.
         """
-        if self.file is None or self.backend is None:
-            raise UnresolvedReferenceError(
-                f"{_published('codec', self.name, str(self.reference))} with codec=.{get_plugins().failure_hint()}"
-            )
-        return self.file, self.backend
+        if self.file is not None and self.backend is not None:
+            return self
+        entry = get_registry().find("codec", self.reference or self.name)
+        if entry is None:
+            raise UnresolvedReferenceError(f"The codec '{self.name}' is not known by that name. Give it with codec=.")
+        found = _resolve_file(_codec_file(_published(entry)), self.name)
+        return replace(found, reference=self.reference, spec=_with_licence(found.spec, entry))
+
+    def fetch(self, *, progress: bool = False) -> ResolvedCodec:
+        """The same with its file on the disk.
+
+        Raises:
+            SourceError: it cannot be found or fetched.
+            PackageError: it is not what its header promised.
+        """
+        found = self.found()
+        if found.file is None or not found.file.is_remote:
+            return found
+        local = _resolve_file(found.file.fetch(progress=progress), found.name)
+        return replace(local, reference=found.reference, spec=replace(local.spec, licence=found.spec.licence))
+
+    def at_hand(self) -> tuple[PackageFile, Backend]:
+        """The file to build it from, fetched if need be, and what builds it.
+
+        Raises:
+            SourceError: it cannot be found or fetched.
+            PackageError: it is not what its header promised.
+        """
+        local = self.fetch(progress=True)
+        assert local.file is not None
+        assert local.backend is not None
+        return local.file, local.backend
 
     def build(self, device: torch.device, dtype: torch.dtype) -> Codec:
-        """Build it, with all codebooks.
+        """Build it, with all codebooks; what is not on the disk yet is fetched.
 
         Raises:
-            UnresolvedReferenceError: it is published, but not at hand.
+            SourceError: it cannot be found or fetched.
             PackageError: its package is not what its header promises.
         """
         file, backend = self.at_hand()
@@ -93,65 +127,90 @@ class ResolvedCodec:
         return codec
 
 
-def open_package(source: Source) -> Package:
-    """Find the files of a model package and read their headers.
+def open_package(source: Source, revision: str | None = None) -> Package:
+    """Find the files of a model package and read their headers; of one that lies elsewhere, nothing else is moved.
 
     Args:
-        source: a directory, or the language model's file.
+        source: a directory, or the language model's file; on the disk, on the Hub, or at an https address.
+        revision: of a repository on the Hub: a branch, a tag or a commit.
 
     Raises:
         SourceError: there is no such package.
         PackageError: a file is not what it should be.
     """
-    path = _find_model(source)
-    lm_path = sources.find_file(path, sources.LM_FILE)
-    lm = read_package_file(lm_path, "lm")
-    codec_path = lm_path.parent / sources.CODEC_FILE
-    codec = read_package_file(codec_path, "codec", "reference") if codec_path.is_file() else None
-    return Package(os.fspath(source), lm_path.parent, lm, codec)
+    path = _find("model", source, revision)
+    paths = sources.find_files(path, sources.LM_TWIN, sources.LM_FILE, sources.ALL_IN_ONE)
+    directory = paths[0].parent
+    if path.is_dir() and (path / "config.json").is_file():
+        _log.warning("%s holds a model in two layouts; AudioCraft's is read (%s).", path, paths[0].name)
+    lm = _same(paths[0], paths[1:], sources.LM_FILE, "lm")
+    if lm.header.part is not None:
+        beside = [paths[0]]
+    else:
+        beside = [directory / name for name in (sources.CODEC_TWIN, sources.CODEC_FILE)]
+    beside = [file for file in beside if file.is_file()]
+    codec = _same(beside[0], beside[1:], sources.CODEC_FILE, "codec", "reference") if beside else None
+    return Package(os.fspath(source), directory, lm, codec)
 
 
-def _find_model(source: Source) -> Path:
-    path = sources.local_path(source)
+def _same(path: AnyPath, others: list[AnyPath], part: str, *roles: str) -> PackageFile:
+    """A package file, held against the one that it was converted from, where that lies beside it."""
+    file = read_package_file(path, *roles, part=part)
+    if file.header.source is None:
+        return file
+    from codecbay.package.twin import digest
+
+    name, expected = file.header.source
+    for other in others:
+        if other.name == name and digest(read_package_file(other, *roles).header) != expected:
+            raise PackageError(
+                f"{path} was converted from a {name} that is not the one beside it, {other}: one of them has changed. "
+                "Convert it again, or take away the one that is out of date."
+            )
+    return file
+
+
+def _find(kind: str, source: Source, revision: str | None = None) -> AnyPath:
+    """Where something lies: on the disk, at an address, where the registry says, or on the Hub by its name there."""
+    path = sources.locate(source, revision)
     if path is not None:
         return path
     text = os.fspath(source)
-    entry = get_registry().find("model", text)
-    if entry is not None and entry.local_path is not None and not entry.unsupported:
-        return _place(entry.local_path, entry)
-    raise _not_at_hand("model", text)
+    entry = get_registry().find(kind, text)
+    if entry is not None and entry.unsupported:
+        raise SourceError(f"The {kind} '{text}' ({entry.source}) is known, but not supported: {entry.unsupported}")
+    if entry is not None:
+        return _published(entry, revision)
+    if sources.is_hub_id(text):
+        _log.warning("'%s' is no file here and not in the registry: looking for hf://%s on the Hub.", text, text)
+        return sources.hub_path(text, revision)
+    raise SourceError(f"{sources.missing(text)}{get_registry().suggest(kind, text)}")
 
 
-def _not_at_hand(kind: str, name: str) -> SourceError:
-    """The error for a name that leads to no file, with what the registry knows of it."""
-    entry = get_registry().find(kind, name)
-    if entry is None:
-        return SourceError(f"{sources.missing(name)}{get_registry().suggest(kind, name)}")
-    if entry.unsupported:
-        return SourceError(f"The {kind} '{name}' ({entry.source}) is known, but not supported: {entry.unsupported}")
-    return SourceError(f"{_published(kind, name, entry.source)}.")
+def _published(entry: RegistryEntry, revision: str | None = None) -> AnyPath:
+    """Where the registry says that something lies."""
+    path = entry.local_path
+    if path is not None:
+        if not path.exists():
+            raise SourceError(f"{path}: there is no such file or directory, where {entry.origin} has '{entry.name}'.")
+        return path
+    if "://" not in entry.source:
+        return sources.hub_path(entry.source, revision or entry.revision, entry.folder or "")
+    located = sources.locate(entry.source, revision or entry.revision)
+    assert located is not None
+    return located
 
 
-def _place(path: Path, entry: RegistryEntry) -> Path:
-    if not path.exists():
-        raise SourceError(f"{path}: there is no such file or directory, where {entry.origin} has '{entry.name}'.")
-    return path
+def _with_licence(spec: CodecSpec, entry: RegistryEntry) -> CodecSpec:
+    return replace(spec, licence=spec.licence or (None if entry.licence == UNKNOWN else entry.licence))
 
 
-def _published(kind: str, name: str, source: str) -> str:
-    """The start of a message: where something is published, and what to do as long as only local files are read."""
-    how = "" if "://" in source else f" ('hf download {source} --local-dir DIR')"
-    return (
-        f"The {kind} '{name}' is published as '{source}', and only local files are read so far. Download it{how} "
-        "and give the file or directory"
-    )
-
-
-def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
+def resolve_codec(source: Source | PackageFile, revision: str | None = None) -> ResolvedCodec:
     """Find a codec and describe it from its header.
 
     Args:
-        source: a directory, a codec's file, or the name of a published codec.
+        source: a directory, a codec's file, an address of either, or the name of a published codec.
+        revision: of a repository on the Hub.
 
     Raises:
         SourceError: there is nothing of that name.
@@ -161,18 +220,20 @@ def resolve_codec(source: Source | PackageFile) -> ResolvedCodec:
     if isinstance(source, PackageFile):
         return _resolve_file(source, str(source.header.path))
     name = os.fspath(source)
-    path = sources.local_path(source)
+    path = sources.locate(source, revision)
     if path is not None:
         return _resolve_file(_codec_file(path), name)
     known = _by_name(name)
-    if known is None:
-        raise _not_at_hand("codec", name)
-    return known
+    if known is not None:
+        return known
+    return _resolve_file(_codec_file(_find("codec", name, revision)), name)
 
 
-def _codec_file(path: Path) -> PackageFile:
-    own = path if sources.is_transformers_codec(path) else sources.find_file(path, sources.CODEC_FILE)
-    return read_package_file(own, "codec", "reference")
+def _codec_file(path: AnyPath) -> PackageFile:
+    if sources.is_transformers_codec(path):
+        return read_package_file(path, "codec", "reference")
+    first, *others = sources.find_files(path, sources.CODEC_TWIN, sources.CODEC_FILE, sources.ALL_IN_ONE)
+    return _same(first, others, sources.CODEC_FILE, "codec", "reference")
 
 
 def _resolve_file(file: PackageFile, name: str) -> ResolvedCodec:
@@ -208,38 +269,42 @@ def _by_name(name: str) -> ResolvedCodec | None:
     if backend is not None:
         return ResolvedCodec(name, backend.spec(header), PackageFile(header), backend, name)
     entry = get_registry().find("codec", name)
-    if entry is not None and entry.local_path is not None:
-        file = _codec_file(_place(entry.local_path, entry))
-        if file.header.reference is not None:
-            raise SourceError(f"{file.header.path}: refers to a codec, where {entry.origin} has '{entry.name}' itself.")
-        found = _resolve_file(file, entry.name)
-        licence = found.spec.licence or (None if entry.licence == UNKNOWN else entry.licence)
-        return replace(found, spec=replace(found.spec, licence=licence))
-    if entry is not None and entry.spec is not None:
+    if entry is None or entry.unsupported:
+        return None
+    if entry.spec is not None and entry.local_path is None:
         return ResolvedCodec(entry.name, entry.spec, None, None, entry.source)
-    return None
+    file = _codec_file(_published(entry))
+    if file.header.reference is not None:
+        raise SourceError(f"{file.header.path}: refers to a codec, where {entry.origin} has '{entry.name}' itself.")
+    found = _resolve_file(file, entry.name)
+    reference = None if entry.local_path is not None else entry.source
+    return replace(found, spec=_with_licence(found.spec, entry), reference=reference)
 
 
-def check(package: Source | Package, codec: Source | Codec | None = None, num_codebooks: int | None = None) -> Report:
-    """Compare a model with a codec, from their headers alone.
+def check(
+    package: Source | Package,
+    codec: Source | Codec | None = None,
+    num_codebooks: int | None = None,
+    *,
+    revision: str | None = None,
+) -> Report:
+    """Compare a model with a codec, from their headers alone; of what lies elsewhere, nothing else is moved.
 
     Args:
         package: the model's package.
         codec: another codec than the package's own: a package, a published codec's name, or a built codec.
         num_codebooks: codebooks that the codec shall use.
+        revision: of the model's repository on the Hub.
 
     Raises:
         PackageError: a package cannot be read.
     """
-    return _check(_opened(package), codec, num_codebooks)[0]
-
-
-def _opened(package: Source | Package) -> Package:
-    return package if isinstance(package, Package) else open_package(package)
+    opened = package if isinstance(package, Package) else open_package(package, revision)
+    return _check(opened, codec, num_codebooks)[0]
 
 
 def _check(
-    package: Package, codec: Source | Codec | None, num_codebooks: int | None
+    package: Package, codec: Source | Codec | ResolvedCodec | None, num_codebooks: int | None
 ) -> tuple[Report, LMConfig, ResolvedCodec | None]:
     config = read_lm_config(package.lm.header)
     own = _own_codec(package, needed=codec is None)
@@ -248,8 +313,8 @@ def _check(
         resolved = own
         assert resolved is not None
         spec, name = resolved.spec, resolved.name
-    elif isinstance(codec, (str, os.PathLike)):
-        resolved = resolve_codec(codec)
+    elif isinstance(codec, (str, os.PathLike, ResolvedCodec)):
+        resolved = codec if isinstance(codec, ResolvedCodec) else resolve_codec(codec)
         spec, name = resolved.spec, resolved.name
     else:
         from codecbay.stereo import bare
@@ -317,14 +382,16 @@ def load_codec(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     num_codebooks: int | None = None,
+    revision: str | None = None,
 ) -> Codec:
     """Load a codec.
 
     Args:
-        source: a directory, a codec's file, or the name of a published codec.
+        source: a directory, a codec's file, an address of either, or the name of a published codec.
         device: where it shall live; a GPU where there is one, by default.
         dtype: of its parameters; float32 by default.
         num_codebooks: codebooks in use; all by default.
+        revision: of a repository on the Hub.
 
     Raises:
         PackageError: it cannot be found, read or built.
@@ -332,7 +399,7 @@ def load_codec(
     """
     import torch
 
-    resolved = resolve_codec(source)
+    resolved = resolve_codec(source, revision)
     if num_codebooks is not None:
         resolved.spec.with_num_codebooks(num_codebooks)  # before a weight is read
     target = _device(device)
@@ -351,6 +418,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     codec_dtype: str | torch.dtype | None = None,
+    revision: str | None = None,
 ) -> GenerativeModel:
     """Load a model: check that codec and language model fit, build both, put them together.
 
@@ -361,7 +429,8 @@ def load(
     lives (write beside it and rename), or call ``model.lm.train()`` first, which gives them memory of their own.
 
     Args:
-        source: an export package: a directory, or the language model's file; or ``debug``.
+        source: an export package: a directory, or the language model's file, on the disk, on the Hub
+            (``hf://owner/name``) or at an https address; a name from the registry; or ``debug``.
         codec: another codec than the package's own: a package, a published codec's name, or a built codec.
         num_codebooks: codebooks that the codec shall use; by default what the language model needs.
         text_encoder: the T5 encoder, a directory or a name on the Hugging Face Hub; by default the one beside
@@ -369,6 +438,7 @@ def load(
         device: where the model shall live; a GPU where there is one, by default.
         dtype: of the language model's parameters; by default float16 on a GPU, else float32.
         codec_dtype: of the codec's; float32 by default.
+        revision: of the model's repository on the Hub: a branch, a tag or a commit.
 
     Returns:
         A :class:`~codecbay.generation.MusicGen` or :class:`~codecbay.generation.AudioGen`.
@@ -390,16 +460,21 @@ def load(
     if name in DEBUG_MODELS:  # a directory of that name is './debug'
         return debug_model(name, resolve_codec(DEBUG_MODELS[name].codec).build(target, small_dtype), target)
 
-    package = open_package(source)
+    package = open_package(source, revision)
     report, config, resolved = _check(package, codec, num_codebooks)
     if not report.ok:
         raise IncompatibleError(report)
-    if resolved is not None:
-        resolved.at_hand()  # before a weight is read
+    plan = _plan(package, config, resolved, text_encoder)
+    if plan.is_remote:  # what came is what is built, and so what has to fit
+        plan = plan.fetch(progress=True)
+        package, resolved = plan.package, plan.codec
+        report, config, resolved = _check(package, codec if resolved is None else resolved, num_codebooks)
+        if not report.ok:
+            raise IncompatibleError(report)
     for finding in report.findings:
         if finding.severity == compat.WARNING:
             warnings.warn(finding.text, stacklevel=2)
-    entry = None if sources.local_path(source) else get_registry().find("model", name)
+    entry = None if sources.locate(source) else get_registry().find("model", name)
     _tell_licence("model", name, None if entry is None else entry.licence)
     _tell_licence("codec", report.codec_name, report.codec.licence)
     lm = build_lm(
@@ -407,7 +482,7 @@ def load(
         config,
         device=target,
         dtype=lm_dtype,
-        find_text_encoder=lambda name: _find_text_encoder(name, package, text_encoder),
+        find_text_encoder=lambda name: str(plan.text_encoders[name]),
         conditioners=get_plugins().conditioners,
     )
     built: Codec = codec if resolved is None else resolved.build(target, small_dtype)  # type: ignore[assignment]
@@ -425,21 +500,108 @@ def _tell_licence(kind: str, name: str, licence: str | None) -> None:
         )
 
 
-def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> str:
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a model is built from.
+
+    Attributes:
+        package: the model's own files.
+        codec: the codec; ``None`` where a built one was given.
+        text_encoders: where each T5 encoder lies, by the name that the language model has for it.
+    """
+
+    package: Package
+    codec: ResolvedCodec | None
+    text_encoders: dict[str, AnyPath]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of it is not on the disk yet."""
+        files = [self.package.lm, None if self.codec is None else self.codec.file]
+        return any(file is not None and file.is_remote for file in files) or any(
+            isinstance(path, RemotePath) for path in self.text_encoders.values()
+        )
+
+    def fetch(self, *, progress: bool = False) -> Plan:
+        """The same on the disk.
+
+        Raises:
+            SourceError: something cannot be fetched; all of it is named.
+        """
+        problems: list[str] = []
+        lm = _tried(problems, lambda: self.package.lm.fetch(progress=progress))
+        codec = None if self.codec is None else _tried(problems, lambda: self.codec.fetch(progress=progress))  # type: ignore[union-attr]
+        encoders = {
+            name: _tried(problems, lambda path=path: _fetch_encoder(path, progress))  # type: ignore[misc]
+            for name, path in self.text_encoders.items()
+        }
+        if problems or lm is None:
+            raise _all_of(problems)
+        directory = self.package.directory if not self.package.lm.is_remote else lm.header.path.parent
+        own = self.package.codec
+        if own is not None and own.is_remote and self.codec is not None and self.codec.file is own:
+            own = codec.file if codec is not None else None
+        package = replace(self.package, lm=lm, directory=directory, codec=own)
+        return Plan(package, codec, {name: path for name, path in encoders.items() if path is not None})
+
+
+def _plan(package: Package, config: LMConfig, codec: ResolvedCodec | None, text_encoder: Source | None) -> Plan:
+    """Find everything that a model is built from, before anything of it is fetched or built.
+
+    Raises:
+        UnresolvedReferenceError: something cannot be found; all of it is named.
+    """
+    problems: list[str] = []
+    found = None if codec is None else _tried(problems, codec.found)
+    encoders: dict[str, AnyPath] = {}
+    for entry in config.conditioners.values():
+        if entry.model == "t5":
+            name = str(entry.arguments.take("name", ""))
+            path = _tried(problems, lambda name=name: _find_text_encoder(name, package, text_encoder))  # type: ignore[misc]
+            if path is not None:
+                encoders[name] = path
+    if problems:
+        raise _all_of(problems)
+    return Plan(package, found, encoders)
+
+
+def _tried(problems: list[str], call: Callable[[], T]) -> T | None:
+    try:
+        return call()
+    except CodecbayError as error:
+        problems.append(str(error))
+        return None
+
+
+def _all_of(problems: list[str]) -> UnresolvedReferenceError:
+    if len(problems) == 1:
+        return UnresolvedReferenceError(problems[0])
+    return UnresolvedReferenceError("\n".join([f"{len(problems)} things are missing:", *(f"- {p}" for p in problems)]))
+
+
+def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> AnyPath:
     if wanted is not None:
-        text = os.fspath(wanted)
-        if sources.local_path(text) is not None or _NAME.fullmatch(text):
-            return text
-        raise UnresolvedReferenceError(f"The text encoder '{text[:200]}' is neither a directory nor a name on the Hub.")
+        path = sources.locate(wanted)
+        if path is not None:
+            return path
+        if _NAME.fullmatch(os.fspath(wanted)):
+            return sources.hub_path(os.fspath(wanted))
+        raise UnresolvedReferenceError(
+            f"The text encoder '{os.fspath(wanted)[:200]}' is neither a directory nor a name on the Hub."
+        )
     known = _NAME.fullmatch(name) is not None and ".." not in name
     if known and (package.directory / name).is_dir():
-        return str(package.directory / name)
+        return package.directory / name
     if known and _T5_NAMES.fullmatch(name):
-        return name
+        return sources.hub_path(name)
     raise UnresolvedReferenceError(
         f"The language model needs the text encoder {name[:100]!r}, which is not beside its files in "
         f"{package.directory}. Name it with text_encoder= (--text-encoder)."
     )
+
+
+def _fetch_encoder(path: AnyPath, progress: bool) -> AnyPath:
+    return fetch_directory(path, progress=progress) if isinstance(path, RemotePath) else path
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -12,7 +12,7 @@ import pytest
 
 from codecbay.errors import SourceError
 from codecbay.remote import HubTree, RemotePath, WebTree
-from codecbay.remote.http import NoRangesError
+from codecbay.remote.paths import NoRangesError
 from network import faults
 from network.conftest import Environment
 from network.https import HttpsServer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ from codecbay.factory import check as check_pair
 from codecbay.factory import resolve_codec
 from codecbay.lm.config import read_lm_config
 from codecbay.package import PackageFile, read_package_file
+from codecbay.remote import AnyPath
 
 
 @click.command()
@@ -36,8 +36,8 @@ def info(package: str, as_json: bool) -> None:
     sys.exit(any("problem" in facts for facts in files))
 
 
-def _files(package: str) -> list[Path]:
-    path = sources.local_path(package)
+def _files(package: str) -> list[AnyPath]:
+    path = sources.locate(package)
     if path is None:
         raise sources.missing(package)
     if sources.is_transformers_codec(path):
@@ -45,7 +45,7 @@ def _files(package: str) -> list[Path]:
     return sources.find_files(path, sources.LM_FILE, sources.CODEC_FILE)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: AnyPath) -> dict[str, Any]:
     file = read_package_file(path)
     header = file.header
     facts: dict[str, Any] = {

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import Tensor
@@ -104,24 +100,11 @@ def spacy_words(*, what: str) -> Words:
     return words
 
 
-def _hub_is_out_of_reach() -> bool:
-    """Whether the Hub's host has no address here; asking it anyway would take half a minute of retries."""
-    if getproxies():
-        return False
-    from huggingface_hub import constants
-
-    try:
-        socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, None)
-    except OSError:
-        return True
-    return False
-
-
 def load_t5(path: str, *, weights: bool = True) -> tuple[Any, Any]:
     """The tokenizer and the encoder of a T5 model.
 
     Args:
-        path: a directory, or a model's name on the Hugging Face Hub.
+        path: a directory that holds it.
         weights: load them; otherwise the encoder is built on the meta device.
 
     Raises:
@@ -140,10 +123,7 @@ def _load_t5(path: str, weights: bool) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     # Without a word on remote code, transformers would ask on the terminal whether to run a directory's own.
-    options: dict[str, Any] = {
-        "trust_remote_code": False,
-        "local_files_only": not Path(path).is_dir() and _hub_is_out_of_reach(),
-    }
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     try:
         config = AutoConfig.from_pretrained(path, **options)
         if config.model_type not in ("t5", "mt5"):
@@ -159,7 +139,7 @@ def _load_t5(path: str, weights: bool) -> tuple[Any, Any]:
         )
     except UnresolvedReferenceError:
         raise
-    except Exception as error:  # transformers and the Hub's client raise a dozen kinds
+    except Exception as error:  # transformers raises a dozen kinds
         reason = " ".join(str(error).split())[:300]
         raise UnresolvedReferenceError(
             f"The text encoder '{path}' cannot be loaded by transformers {transformers.__version__}: {reason} "

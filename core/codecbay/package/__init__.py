@@ -5,7 +5,7 @@ torch and without running anything; weights are read only after the header was f
 """
 
 from codecbay.package.config import Config, Section
-from codecbay.package.files import Package, PackageFile, read_package_file
+from codecbay.package.files import Package, PackageFile, fetch_directory, read_package_file
 from codecbay.package.header import Header, TensorInfo
 from codecbay.package.layouts import CONFIG_FILE
 
@@ -17,5 +17,6 @@ __all__ = [
     "PackageFile",
     "Section",
     "TensorInfo",
+    "fetch_directory",
     "read_package_file",
 ]

@@ -61,6 +61,7 @@ class Header:
         reference: the name of the published codec, for a reference.
         version: of the program that exported the package, where it is recorded.
         codec_fingerprint: of this codec, or of the codec that this language model was trained on, where it is recorded.
+        part: which of the packages in the file it is, where the file holds several.
         source: name and digest of the file that a twin was made from; see :mod:`codecbay.package.twin`.
     """
 
@@ -76,6 +77,7 @@ class Header:
     reference: str | None = None
     version: str | None = None
     codec_fingerprint: str | None = None
+    part: str | None = None
     source: tuple[str, str] | None = None
 
     @property

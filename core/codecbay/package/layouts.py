@@ -28,8 +28,12 @@ TWIN_FORMAT = "codecbay.package.1"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
-def read_header(path: AnyPath) -> Header:
+def read_header(path: AnyPath, part: str | None = None) -> Header:
     """Read the header of a package, a file or a directory, without its tensor data and without running anything.
+
+    Args:
+        path: of the package.
+        part: which of the packages in a file that holds several, ``all_in_one.pt``, by their names.
 
     Raises:
         PackageError: it is no package, or damaged; the message says what it is instead.
@@ -40,7 +44,16 @@ def read_header(path: AnyPath) -> Header:
         return _read_twin(path)
     container = read_container(path)
     root = container.root
-    if not isinstance(root, dict) or not all(isinstance(key, str) for key in root):
+    if not isinstance(root, dict):
+        raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
+    if part is not None and "best_state" not in root and isinstance(root.get(part), dict):
+        return replace(_read_root(path, container, root[part], (part,)), part=part)
+    return _read_root(path, container, root, ())
+
+
+def _read_root(path: AnyPath, container: Container, root: dict[str, Any], state_path: tuple[str, ...]) -> Header:
+    """The header of a package that was saved as a dictionary; ``state_path`` leads to it."""
+    if not all(isinstance(key, str) for key in root):
         raise PackageError(f"{path}: expected a dictionary with the keys best_state and xp.cfg, found something else.")
     if "pretrained" in root:
         return _reference(path, root["pretrained"])
@@ -49,9 +62,9 @@ def read_header(path: AnyPath) -> Header:
         if not isinstance(arguments, dict) or not all(isinstance(key, str) for key in arguments):
             raise PackageError(f"{path}: the metadata should hold the model's arguments in 'kwargs'.")
         config = Config(arguments, f"{path}: metadata.kwargs")
-        return header_of(path, "descript", "codec", config, path, container, "state_dict")
+        return header_of(path, "descript", "codec", config, path, container, *state_path, "state_dict")
     _require_export(path, root)
-    return _export(path, root, container, "best_state")
+    return _export(path, root, container, *state_path, "best_state")
 
 
 def _reference(path: AnyPath, name: Any) -> Header:

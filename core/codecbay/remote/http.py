@@ -8,13 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from codecbay.errors import SourceError
+from codecbay.remote.paths import NoRangesError
 
 _ATTEMPTS = 3  # of a part of a file, where the connection breaks
 _TIMEOUT = 30.0  # seconds without an answer
-
-
-class NoRangesError(Exception):
-    """The server sends whole files only."""
 
 
 @contextmanager
@@ -117,7 +114,7 @@ class RangeFile(io.RawIOBase):
 
     def _body(self, answer: Any, start: int, count: int) -> bytes:
         if answer.status_code == 200:
-            raise NoRangesError
+            raise NoRangesError(f"{self._url}: the server sends whole files only.")
         tag = answer.headers.get("ETag")
         if self._tag is not None and tag != self._tag:
             raise SourceError(f"{self._url}: the file has changed while it was read. Try again.")

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
+from codecbay.errors import SourceError
+
 
 class Tree(Protocol):
     """What can be told of files that lie elsewhere, by their paths from its root."""
@@ -122,6 +124,10 @@ class RemotePath:
             SourceError: it cannot be fetched.
         """
         return self.tree.fetch(self.relative, progress=progress)
+
+
+class NoRangesError(SourceError):
+    """A server sends whole files only, where a part was asked for."""
 
 
 AnyPath = Path | RemotePath
