@@ -8,17 +8,15 @@ written here hold ``codec_fingerprint``: of the codec itself, or of the codec th
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from codecbay.errors import PackageError, SourceError
 from codecbay.factory import resolve_codec
 from codecbay.files import make_parents, written_whole
 from codecbay.lm.config import read_lm_config
-from codecbay.package import Header, PackageFile, read_package_file
+from codecbay.package import Header, PackageFile
 from codecbay.package.checkpoint import read_checkpoint
+from codecbay.package.writing import Contents, write_bin
 from codecbay.registry import get_registry
 from codecbay.sources import CODEC_FILE, LM_FILE
 
@@ -91,8 +89,7 @@ def export_pretrained_codec(source: Source, out: Source, *, overwrite: bool = Fa
     path = _target(out, CODEC_FILE)
     resolved = resolve_codec(source)
     if resolved.reference is not None:
-        _save(path, {"pretrained": _known_as(resolved.reference), "exported": True, "version": _version()}, overwrite)
-        return path
+        return _save(path, Contents({}, reference=_known_as(resolved.reference)), overwrite)
     file = resolved.file
     if file is None or file.header.layout != "audiocraft":
         raise PackageError(
@@ -102,7 +99,7 @@ def export_pretrained_codec(source: Source, out: Source, *, overwrite: bool = Fa
     return _write(path, file.header, _built_fingerprint(file), overwrite)
 
 
-def codec_fingerprint(source: Source) -> str | None:
+def codec_fingerprint(source: Source | PackageFile) -> str | None:
     """The fingerprint of a codec package; ``None`` for a reference to a codec that is not at hand.
 
     Raises:
@@ -143,28 +140,11 @@ def _built_fingerprint(file: PackageFile) -> str:
 
 
 def _write(path: Path, header: Header, fingerprint: str | None, overwrite: bool) -> Path:
-    from codecbay.package.weights import compact
-
-    content: dict[str, Any] = {
-        "best_state": OrderedDict(compact(PackageFile(header).tensors())),
-        "xp.cfg": header.config.to_yaml(),
-        "version": header.version or _version(),
-        "exported": True,
-    }
-    if fingerprint is not None:
-        content["codec_fingerprint"] = fingerprint
-    _save(path, content, overwrite)
-    return path
+    return _save(path, Contents.of(PackageFile(header), spec={}, fingerprint=fingerprint), overwrite)
 
 
-def _save(path: Path, content: dict[str, Any], overwrite: bool) -> None:
-    import torch
-
+def _save(path: Path, contents: Contents, overwrite: bool) -> Path:
     make_parents(path)
     with written_whole(path, overwrite=overwrite) as temporary:
-        torch.save(content, temporary)
-        read_package_file(temporary)  # what cannot be read again is not put in place
-
-
-def _version() -> str:
-    return f"codecbay-{version('codecbay')}"
+        write_bin(contents, temporary)
+    return path

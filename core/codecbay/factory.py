@@ -491,6 +491,44 @@ def load(
     return model
 
 
+def download(
+    source: Source,
+    codec: Source | None = None,
+    *,
+    text_encoder: Source | None = None,
+    revision: str | None = None,
+) -> list[Path]:
+    """Fetch everything that a model is built from, so that it loads without a network.
+
+    Args:
+        source: an export package, or a codec alone.
+        codec: another codec than the package's own, to fetch too.
+        text_encoder: the T5 encoder, a directory or a name on the Hugging Face Hub.
+        revision: of the model's repository on the Hub.
+
+    Returns:
+        The files and directories on the disk.
+
+    Raises:
+        SourceError: something cannot be found or fetched.
+    """
+    try:
+        package = open_package(source, revision)
+    except SourceError:
+        if codec is not None:
+            raise
+        file, _ = resolve_codec(source, revision).at_hand()
+        return [Path(str(file.header.path))]
+    own = _own_codec(package, needed=codec is None)
+    plan = _plan(package, read_lm_config(package.lm.header), own, text_encoder).fetch(progress=True)
+    found = [plan.package.lm.header.path, *(path for path in plan.text_encoders.values())]
+    files = [None if plan.package.codec is None else plan.package.codec.fetch(progress=True)]
+    files += [None if plan.codec is None else plan.codec.file]
+    files += [None if codec is None else resolve_codec(codec).at_hand()[0]]
+    found += [file.header.path for file in files if file is not None]
+    return sorted({Path(str(path)) for path in found})
+
+
 @cache
 def _tell_licence(kind: str, name: str, licence: str | None) -> None:
     """Say, once for each codec and model, that its licence forbids commercial use."""
@@ -598,6 +636,13 @@ def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> An
         f"The language model needs the text encoder {name[:100]!r}, which is not beside its files in "
         f"{package.directory}. Name it with text_encoder= (--text-encoder)."
     )
+
+
+def own_text_encoders(package: Package, config: LMConfig) -> list[Path]:
+    """The directories of the T5 encoders that lie beside a package's files, on the disk."""
+    names = {str(entry.arguments.take("name", "")) for entry in config.conditioners.values() if entry.model == "t5"}
+    found = [package.directory / name for name in sorted(names) if _NAME.fullmatch(name) and ".." not in name]
+    return [Path(str(_fetch_encoder(path, True))) for path in found if path.is_dir()]
 
 
 def _fetch_encoder(path: AnyPath, progress: bool) -> AnyPath:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import codecbay
 import tiny
 from codecbay.errors import CodecbayError, IncompatibleError, PackageError, SourceError, UnresolvedReferenceError
 from codecbay.package import read_package_file
-from codecbay.package.twin import write_twin
+from codecbay.package.writing import Contents, write_twin
 from codecbay.registry import get_registry
 from network import faults
 from network.conftest import Command, Environment
@@ -156,7 +156,7 @@ def test_a_reference_is_followed_to_the_hub(hub: Hub, tmp_path: Path, own: Calla
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Writes a registry of one's own."""
 
     def write(text: str) -> None:
@@ -164,7 +164,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None
         monkeypatch.setenv("CODECBAY_REGISTRY", str(tmp_path / "registry.toml"))
         get_registry.cache_clear()
 
-    yield write  # type: ignore[misc]
+    yield write
     get_registry.cache_clear()
 
 
@@ -223,7 +223,7 @@ def twins(directory: Path) -> Path:
     directory.mkdir(exist_ok=True)
     for name in (LM, CODEC):
         twin = (directory / name).with_suffix(".safetensors")
-        write_twin(read_package_file(MONO / name), twin, spec={}, fingerprint=None)
+        write_twin(Contents.of(read_package_file(MONO / name), spec={}, fingerprint=None), twin)
     return directory
 
 

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from codecbay.errors import ConfigError, PackageError, UnsafePickleError, WeightsError
 from codecbay.package import Header, PackageFile, read_package_file
-from codecbay.package.twin import digest, write_twin
+from codecbay.package.twin import digest
+from codecbay.package.writing import Contents, write_twin
 from package.forge import golden, harmless, legacy, package, saved, tensors
 
 Facts = dict[str, str]
@@ -24,7 +25,7 @@ FINGERPRINT = "ab" * 32
 
 def twin(source: Path, directory: Path) -> Path:
     path = directory / "twin.safetensors"
-    write_twin(read_package_file(source), path, spec={"sample_rate": 32_000}, fingerprint=FINGERPRINT)
+    write_twin(Contents.of(read_package_file(source), spec={"sample_rate": 32_000}, fingerprint=FINGERPRINT), path)
     return path
 
 
@@ -123,7 +124,6 @@ WRONG: dict[str, tuple[Callable[[Facts], object], type[PackageError], str]] = {
     "checksum missing": (lambda f: f.update(checksums="{}"), PackageError, "not those of a package"),
     "checksums are no JSON": (lambda f: f.update(checksums="["), PackageError, "not those of a package"),
     "checksums nest": (lambda f: f.update(checksums="[" * 10**5), PackageError, "not those of a package"),
-    "no source": (lambda f: f.pop("source"), PackageError, "not those of a package"),
     "source is no digest": (lambda f: f.update(source='{"file": "a", "digest": "b"}'), PackageError, "names no file"),
 }
 

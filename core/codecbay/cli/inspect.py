@@ -25,7 +25,7 @@ def info(package: str, as_json: bool) -> None:
 
     Exit code 0 if it can be used, 1 if not.
     """
-    files = [_facts(path) for path in _files(package)]
+    files = [_facts(path, part) for path, part in _files(package)]
     if as_json:
         print_json({"package": package, "files": files})
     else:
@@ -36,22 +36,37 @@ def info(package: str, as_json: bool) -> None:
     sys.exit(any("problem" in facts for facts in files))
 
 
-def _files(package: str) -> list[AnyPath]:
+def _files(package: str) -> list[tuple[AnyPath, str | None]]:
+    """The files of a package, with the part, of one that holds several."""
     path = sources.locate(package)
+    if path is None and sources.is_hub_id(package):
+        path = sources.hub_path(package)
     if path is None:
         raise sources.missing(package)
     if sources.is_transformers_codec(path):
-        return [path]
-    return sources.find_files(path, sources.LM_FILE, sources.CODEC_FILE)
+        return [(path, None)]
+    names = (sources.LM_TWIN, sources.LM_FILE, sources.CODEC_TWIN, sources.CODEC_FILE, sources.ALL_IN_ONE)
+    files = sources.find_files(path, *names)
+    if files[0].suffix != ".pt":
+        return [(file, None) for file in files]
+    return [(files[0], part) for part in (sources.LM_FILE, sources.CODEC_FILE)]
 
 
-def _facts(path: AnyPath) -> dict[str, Any]:
-    file = read_package_file(path)
+def _facts(path: AnyPath, part: str | None) -> dict[str, Any]:
+    file = read_package_file(path, part=part)
     header = file.header
+    if str(header.config.get("model_type") if header.layout == "transformers" else "").startswith("musicgen"):
+        return {
+            "file": str(path),
+            "is": "a MusicGen of the transformers library",
+            "problem": f"it has to be converted: codecbay convert {path} OUT --format audiocraft",
+        }
     facts: dict[str, Any] = {
         "file": str(path),
         "is": {"lm": "language model", "codec": "codec", "reference": "reference to a codec"}[header.role],
+        "part": header.part,
         "container": header.container,
+        "codec_fingerprint": header.codec_fingerprint,
         "exported_by": header.version,
     }
     if header.role == "reference":

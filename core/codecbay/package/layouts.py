@@ -98,19 +98,21 @@ def _read_twin(path: AnyPath) -> Header:
             f"is {facts.get('format', 'absent')[:40]!r}, expected {TWIN_FORMAT!r}."
         )
     try:
-        source = json.loads(facts["source"])
-        name, digest = source["file"], source["digest"]
+        source = None
+        if "source" in facts:
+            told = json.loads(facts["source"])
+            source = (told["file"], told["digest"])
+            if not isinstance(source[0], str) or not _HASH.fullmatch(source[1]):
+                raise ValueError("'source' names no file and digest")
         checksums = json.loads(facts["checksums"])
         blocks = {key: replace(block, crc=int(checksums[key])) for key, block in container.blocks.items()}
-        if not isinstance(name, str) or not _HASH.fullmatch(digest):
-            raise ValueError("'source' names no file and digest")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PackageError(f"{path}: the metadata are not those of a package: {str(error)[:100]}.") from None
     if "pretrained" in facts:
-        return replace(_reference(path, facts["pretrained"]), source=(name, digest))
+        return replace(_reference(path, facts["pretrained"]), source=source)
     if "xp.cfg" not in facts:
         raise PackageError(f"{path}: the metadata hold neither 'xp.cfg' nor 'pretrained'.")
-    return replace(_export(path, facts, replace(container, blocks=blocks)), source=(name, digest))
+    return replace(_export(path, facts, replace(container, blocks=blocks)), source=source)
 
 
 def _read_directory(path: AnyPath) -> Header:

@@ -6,7 +6,7 @@ has beside its tensors (``xp.cfg``, ``version``, ``codec_fingerprint``; or ``pre
 - ``format``: ``codecbay.package.1``;
 - ``checksums``: the CRC-32 of each tensor's bytes, as JSON, because safetensors has none;
 - ``spec``: what the check compares, as JSON, for whoever reads the file without codecbay;
-- ``source``: what the file was converted from: its name and digest, as JSON.
+- ``source``: what the file was converted from, if it was: its name and digest, as JSON.
 """
 
 from __future__ import annotations
@@ -14,13 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from codecbay.package.files import PackageFile
 from codecbay.package.header import Header
-from codecbay.package.layouts import TWIN_FORMAT
 
 
 def digest(header: Header) -> str:
@@ -40,43 +35,3 @@ def digest(header: Header) -> str:
     ]
     facts = [header.reference, header.config.to_yaml(), tensors]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def write_twin(file: PackageFile, path: Path, *, spec: Mapping[str, Any], fingerprint: str | None) -> None:
-    """Write the twin of a package file in AudioCraft's layout.
-
-    Args:
-        file: of the package.
-        path: to write to.
-        spec: what the check compares.
-        fingerprint: of the codec, or of the one that the language model was trained on, where it is known.
-
-    Raises:
-        PackageError: the package's tensors cannot be read.
-    """
-    from safetensors.torch import save_file
-
-    from codecbay.package.weights import compact
-
-    header = file.header
-    tensors = compact(file.tensors())
-    facts = {
-        "format": TWIN_FORMAT,
-        "source": json.dumps({"file": header.path.name, "digest": digest(header)}),
-        "spec": json.dumps(dict(spec)),
-        "checksums": json.dumps({name: zlib.crc32(_bytes(tensor)) for name, tensor in tensors.items()}),
-    }
-    if header.reference is None:
-        facts["xp.cfg"] = header.config.to_yaml()
-    else:
-        facts["pretrained"] = header.reference
-    for name, value in (("version", header.version), ("codec_fingerprint", fingerprint)):
-        if value is not None:
-            facts[name] = value
-    save_file(tensors, path, facts)
-
-
-def _bytes(tensor: Any) -> memoryview:
-    import torch
-
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())

@@ -142,6 +142,28 @@ class HubTree:
         return path
 
 
+def upload(directory: Path, repo_id: str, *, private: bool = False) -> str:
+    """Make a repository, where there is none, and commit the files of a directory to it.
+
+    Args:
+        directory: with the files.
+        repo_id: ``owner/name``.
+        private: keep it private, if it is made now.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        SourceError: the Hub does not take it.
+    """
+    from huggingface_hub import HfApi
+
+    with _told(HubTree(repo_id)):
+        api = HfApi(library_name="codecbay")
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=directory, commit_message="Export with codecbay"))
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
