@@ -138,9 +138,9 @@ REFUSALS = {
     "gated": (faults.status(403, {"X-Error-Code": "GatedRepo"}), "access has to be asked for"),
     "private": (faults.status(401, {"X-Error-Code": "RepoNotFound"}), r"no such model.*hf auth login"),
     "no revision": (faults.status(404, {"X-Error-Code": "RevisionNotFound"}), "no revision"),
-    "too many requests": (faults.status(429), "cannot be fetched: .*429"),
-    "down": (faults.status(418), "cannot be fetched: .*418"),
-    "loop": (faults.redirect(), "cannot be fetched"),
+    "too many requests": (faults.status(429), "the Hub refuses: .*429"),
+    "down": (faults.status(418), "the Hub refuses: .*418"),
+    "loop": (faults.redirect(), "the Hub cannot be reached"),
 }
 
 

@@ -61,7 +61,11 @@ class _Codec:
     audiocraft: bool
 
     def check(self) -> None:
-        """Raises: WeightsError: its tensors are not those that its configuration describes."""
+        """Compare its tensors with those that its configuration describes.
+
+        Raises:
+            WeightsError: they are others.
+        """
         shapes = names.audiocraft_shapes if self.audiocraft else names.transformers_shapes
         self.tensors.check(shapes(encodec.pairs(self.config)))
 

@@ -106,13 +106,15 @@ def _read_twin(path: AnyPath) -> Header:
                 raise ValueError("'source' names no file and digest")
         checksums = json.loads(facts["checksums"])
         blocks = {key: replace(block, crc=int(checksums[key])) for key, block in container.blocks.items()}
+        # In the order that they were saved in, which safetensors does not keep.
+        container = replace(container, blocks=blocks, root={key: container.root[key] for key in checksums})
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PackageError(f"{path}: the metadata are not those of a package: {str(error)[:100]}.") from None
     if "pretrained" in facts:
         return replace(_reference(path, facts["pretrained"]), source=source)
     if "xp.cfg" not in facts:
         raise PackageError(f"{path}: the metadata hold neither 'xp.cfg' nor 'pretrained'.")
-    return replace(_export(path, facts, replace(container, blocks=blocks)), source=source)
+    return replace(_export(path, facts, container), source=source)
 
 
 def _read_directory(path: AnyPath) -> Header:

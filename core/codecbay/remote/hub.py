@@ -193,8 +193,10 @@ def _told(tree: HubTree, name: str = "") -> Iterator[None]:
         ) from None
     except errors.EntryNotFoundError:
         raise SourceError(f"{where}: there is no such file in the repository.") from None
-    except (errors.HTTPError, errors.HFValidationError, OSError) as error:  # HfHubHTTPError is both of the first
-        raise SourceError(f"{where}: cannot be fetched: {_line(error)}") from None
+    except errors.HfHubHTTPError as error:
+        raise SourceError(f"{where}: the Hub refuses: {_line(error)}") from None
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+        raise SourceError(f"{where}: the Hub cannot be reached: {_line(error)}") from None
 
 
 def _line(error: Exception) -> str:
