@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 import codecbay
+from codecbay.errors import IncompatibleError
+from codecbay.export import export_lm, export_pretrained_codec
 
 
-def severity(package: Path, codec: str | Path | None) -> str | None:
+def severity(package: Path, codec: str | Path | codecbay.Codec | None) -> str | None:
     findings = codecbay.check(package, codec).findings
     return next((finding.severity for finding in findings if finding.field == "provenance"), None)
 
@@ -37,3 +39,32 @@ def test_names_are_compared_by_what_they_stand_for(mono: Path, tmp_path: Path) -
     assert severity(alone, "encodec-32khz") is None
     assert severity(alone, "dac_44khz") == "warning"
     assert severity(alone, mono) == "note"
+
+
+def exported(packages: Path, directory: Path, codec: Path) -> Path:
+    """A package that remembers the codec that its model was trained on."""
+    export_lm(packages / "musicgen-mono" / "lm_training_checkpoint.th", f"{directory}/", codec=codec)
+    return directory
+
+
+def test_fingerprints_tell_codecs_apart(mono: Path, packages: Path, tmp_path: Path) -> None:
+    package = exported(packages, tmp_path / "package", mono)
+    for name, codec in (("same", mono), ("other", packages / "musicgen-melody")):
+        export_pretrained_codec(codec, f"{tmp_path / name}/")
+    assert severity(package, tmp_path / "same") is None
+    assert severity(package, tmp_path / "other") == "warning"
+    assert (
+        severity(package, mono) == "note"
+    )  # it was written without a fingerprint, and nothing is computed for a check
+    assert severity(package, codecbay.load_codec(mono, device="cpu")) is None
+    assert severity(package, codecbay.load_codec(packages / "musicgen-melody", device="cpu")) == "warning"
+
+
+def test_another_codec_can_be_refused(mono: Path, packages: Path, text_encoder: Path) -> None:
+    other = packages / "musicgen-melody"
+    with pytest.warns(UserWarning, match="trained on another codec"):
+        codecbay.load(mono, other, text_encoder=text_encoder, device="cpu")
+    with pytest.raises(IncompatibleError, match="error: provenance"):
+        codecbay.load(mono, other, text_encoder=text_encoder, device="cpu", strict=True)
+    assert not codecbay.check(mono, other, strict=True).ok
+    assert codecbay.check(mono, strict=True).ok

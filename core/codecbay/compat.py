@@ -99,6 +99,7 @@ def compare(
     num_codebooks: int | None = None,
     trained_with: str | None = None,
     own_codec: bool | None = True,
+    strict: bool = False,
 ) -> Report:
     """Compare a language model with a codec.
 
@@ -110,6 +111,7 @@ def compare(
         num_codebooks: codebooks that the user wants the codec to use.
         trained_with: the name of the codec the model was trained on, where it is known.
         own_codec: whether the codec is the one that the model was trained on; ``None`` where nothing tells.
+        strict: that it is known to be another is an error, and no warning.
     """
     chosen, findings = _choose_codebooks(lm, codec, num_codebooks)
     if chosen is not None:
@@ -122,7 +124,7 @@ def compare(
     findings += _channels(lm, codec, wrapped)
     findings += _frame_rate(lm, codec)
     findings += _abilities(codec)
-    findings += _provenance(own_codec, trained_with, codec_name)
+    findings += _provenance(own_codec, trained_with, codec_name, ERROR if strict else WARNING)
     order = (ERROR, WARNING, NOTE)
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Report(lm_name, codec_name, lm, wrapped, codec.num_codebooks, tuple(findings))
@@ -209,11 +211,11 @@ def _abilities(codec: CodecSpec) -> list[Finding]:
     return findings
 
 
-def _provenance(own_codec: bool | None, trained_with: str | None, codec_name: str) -> list[Finding]:
+def _provenance(own_codec: bool | None, trained_with: str | None, codec_name: str, severity: str) -> list[Finding]:
     if own_codec is None:
-        action = "Nothing tells whether the LM was trained on this codec."
+        action = "Provenance unknown: nothing tells whether the LM was trained on this codec."
         return [Finding(NOTE, "provenance", trained_with, codec_name, action)]
     if own_codec:
         return []
     action = "The LM was trained on another codec: its tokens mean something else to this one."
-    return [Finding(WARNING, "provenance", trained_with or "another", codec_name, action)]
+    return [Finding(severity, "provenance", trained_with or "another", codec_name, action)]

@@ -286,6 +286,7 @@ def check(
     codec: Source | Codec | None = None,
     num_codebooks: int | None = None,
     *,
+    strict: bool = False,
     revision: str | None = None,
 ) -> Report:
     """Compare a model with a codec, from their headers alone; of what lies elsewhere, nothing else is moved.
@@ -294,21 +295,23 @@ def check(
         package: the model's package.
         codec: another codec than the package's own: a package, a published codec's name, or a built codec.
         num_codebooks: codebooks that the codec shall use.
+        strict: a codec that is known to be another than the model was trained on is an error, and no warning.
         revision: of the model's repository on the Hub.
 
     Raises:
         PackageError: a package cannot be read.
     """
     opened = package if isinstance(package, Package) else open_package(package, revision)
-    return _check(opened, codec, num_codebooks)[0]
+    return _check(opened, codec, num_codebooks, strict)[0]
 
 
 def _check(
-    package: Package, codec: Source | Codec | ResolvedCodec | None, num_codebooks: int | None
+    package: Package, codec: Source | Codec | ResolvedCodec | None, num_codebooks: int | None, strict: bool
 ) -> tuple[Report, LMConfig, ResolvedCodec | None]:
     config = read_lm_config(package.lm.header)
     own = _own_codec(package, needed=codec is None)
     resolved: ResolvedCodec | None = None
+    built: Codec | None = None
     if codec is None:
         resolved = own
         assert resolved is not None
@@ -319,7 +322,8 @@ def _check(
     else:
         from codecbay.stereo import bare
 
-        spec, name = bare(codec).spec, codec.name
+        built = bare(codec)
+        spec, name = built.spec, codec.name
     trained_with = config.trained_on
     lm_spec = config.spec
     if own is not None:
@@ -332,7 +336,8 @@ def _check(
         codec_name=name,
         num_codebooks=num_codebooks,
         trained_with=trained_with,
-        own_codec=_trained_on(own, trained_with, resolved),
+        own_codec=_trained_on(package, own, trained_with, built or resolved),
+        strict=strict,
     )
     return report, config, resolved
 
@@ -352,10 +357,19 @@ def _own_codec(package: Package, *, needed: bool) -> ResolvedCodec | None:
         return None  # another codec was asked for; what the package's own is then stays unknown
 
 
-def _trained_on(own: ResolvedCodec | None, trained_with: str | None, codec: ResolvedCodec | None) -> bool | None:
-    """Whether ``codec`` is the one that the model was trained on, as far as names, files and checksums tell."""
-    if codec is None:
-        return None
+def _trained_on(
+    package: Package, own: ResolvedCodec | None, trained_with: str | None, codec: ResolvedCodec | Codec | None
+) -> bool | None:
+    """Whether ``codec`` is the one that the model was trained on, as far as what is stored tells.
+
+    That is fingerprints; where there are none, names, places and checksums.
+    """
+    expected = package.lm.header.codec_fingerprint
+    if codec is None or not isinstance(codec, ResolvedCodec):
+        return None if expected is None or codec is None else expected == codec.fingerprint()
+    found = None if codec.file is None else codec.file.header.codec_fingerprint
+    if expected is not None and found is not None:
+        return expected == found
     if own is not None and own.file is not None and codec.file is not None and own.reference is None:
         ours, theirs = own.file.header, codec.file.header
         if _full_path(ours.path) == _full_path(theirs.path):
@@ -418,6 +432,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
     codec_dtype: str | torch.dtype | None = None,
+    strict: bool = False,
     revision: str | None = None,
 ) -> GenerativeModel:
     """Load a model: check that codec and language model fit, build both, put them together.
@@ -438,6 +453,7 @@ def load(
         device: where the model shall live; a GPU where there is one, by default.
         dtype: of the language model's parameters; by default float16 on a GPU, else float32.
         codec_dtype: of the codec's; float32 by default.
+        strict: refuse a codec that is known to be another than the model was trained on, rather than to warn of it.
         revision: of the model's repository on the Hub: a branch, a tag or a commit.
 
     Returns:
@@ -461,14 +477,14 @@ def load(
         return debug_model(name, resolve_codec(DEBUG_MODELS[name].codec).build(target, small_dtype), target)
 
     package = open_package(source, revision)
-    report, config, resolved = _check(package, codec, num_codebooks)
+    report, config, resolved = _check(package, codec, num_codebooks, strict)
     if not report.ok:
         raise IncompatibleError(report)
-    plan = _plan(package, config, resolved, text_encoder)
+    plan = make_plan(package, config, resolved, text_encoder)
     if plan.is_remote:  # what came is what is built, and so what has to fit
         plan = plan.fetch(progress=True)
         package, resolved = plan.package, plan.codec
-        report, config, resolved = _check(package, codec if resolved is None else resolved, num_codebooks)
+        report, config, resolved = _check(package, codec if resolved is None else resolved, num_codebooks, strict)
         if not report.ok:
             raise IncompatibleError(report)
     for finding in report.findings:
@@ -520,7 +536,7 @@ def download(
         file, _ = resolve_codec(source, revision).at_hand()
         return [Path(str(file.header.path))]
     own = _own_codec(package, needed=codec is None)
-    plan = _plan(package, read_lm_config(package.lm.header), own, text_encoder).fetch(progress=True)
+    plan = make_plan(package, read_lm_config(package.lm.header), own, text_encoder).fetch(progress=True)
     found = [plan.package.lm.header.path, *(path for path in plan.text_encoders.values())]
     files = [None if plan.package.codec is None else plan.package.codec.fetch(progress=True)]
     files += [None if plan.codec is None else plan.codec.file]
@@ -583,7 +599,7 @@ class Plan:
         return Plan(package, codec, {name: path for name, path in encoders.items() if path is not None})
 
 
-def _plan(package: Package, config: LMConfig, codec: ResolvedCodec | None, text_encoder: Source | None) -> Plan:
+def make_plan(package: Package, config: LMConfig, codec: ResolvedCodec | None, text_encoder: Source | None) -> Plan:
     """Find everything that a model is built from, before anything of it is fetched or built.
 
     Raises:

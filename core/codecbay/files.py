@@ -102,7 +102,7 @@ def _told(path: Path) -> Iterator[None]:
 def _refuse(path: Path, overwrite: bool) -> None:
     there = path.is_dir() and any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
     if there and not overwrite:
-        raise OutputError(f"{path}: is there already. Give another name, or force=True (--force) to take its place.")
+        raise OutputError(f"{path}: is there already. Give another name, or take its place: overwrite=True (--force).")
 
 
 def _umask() -> int:

@@ -32,7 +32,7 @@ from codecbay.errors import (
     WeightsError,
 )
 from codecbay.export import codec_fingerprint
-from codecbay.factory import Plan, ResolvedCodec, _plan, check, open_package, resolve_codec
+from codecbay.factory import Plan, ResolvedCodec, check, make_plan, open_package, resolve_codec
 from codecbay.files import written_directory
 from codecbay.lm.config import read_lm_config
 from codecbay.package import Config, Header, Package
@@ -131,7 +131,7 @@ def to_transformers(
     report = check(package, codec)
     if not report.ok:
         raise IncompatibleError(report)
-    plan = _plan(package, read_lm_config(package.lm.header), resolved, text_encoder)
+    plan = make_plan(package, read_lm_config(package.lm.header), resolved, text_encoder)
     if plan.is_remote:
         _Parts.read(plan)
         plan = plan.fetch(progress=True)
