@@ -37,6 +37,18 @@ def test_the_readme_shows_every_command_and_every_option_it_shows_exists(capsys:
         assert set(re.findall(r"\s(--?[a-z-]+)", shown[0])) <= set(re.findall(r"--?[a-z-]+", text))
 
 
+def test_the_commands_of_the_page_on_packages_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "packages.md").read_text()
+    shown = re.findall(r"^codecbay .*$", page, re.MULTILINE)
+    assert len(shown) >= 7
+    for line in shown:
+        command = line.split()[1:3] if line.split()[1] == "export" else line.split()[1:2]
+        with pytest.raises(SystemExit) as done:
+            main([*command, "--help"])
+        assert done.value.code == 0
+        assert set(re.findall(r"\s(--[a-z-]+)", line)) <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+
+
 @pytest.mark.filterwarnings("ignore:provenance:UserWarning")
 def test_the_example_script_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

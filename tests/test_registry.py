@@ -15,7 +15,7 @@ import pytest
 import codecbay
 import tiny
 from codecbay._resources import builtin_registry
-from codecbay.errors import CodecbayError, RegistryError, SourceError, UnresolvedReferenceError
+from codecbay.errors import CodecbayError, RegistryError, SourceError
 from codecbay.factory import _tell_licence, resolve_codec
 from codecbay.plugins import PluginInfo, Plugins, get_plugins
 from codecbay.registry import Registry, RegistryEntry, forbids_commercial_use, get_registry
