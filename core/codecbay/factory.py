@@ -466,7 +466,7 @@ def load(
     import torch
 
     from codecbay.debug import DEBUG_MODELS, debug_model
-    from codecbay.generation import MODEL_CLASSES
+    from codecbay.generation import MODEL_CLASSES, Origin
     from codecbay.lm.build import build_lm
 
     target = _device(device)
@@ -504,7 +504,17 @@ def load(
     built: Codec = codec if resolved is None else resolved.build(target, small_dtype)  # type: ignore[assignment]
     model = MODEL_CLASSES[config.kind](package.name, built, lm)
     model.report = report  # which knows more than what codec and language model say
+    model.origin = Origin(package.lm, _packable(resolved), tuple(own_text_encoders(package, config)))
     return model
+
+
+def _packable(codec: ResolvedCodec | None) -> PackageFile | None:
+    """What stands for a codec in a package: its own file, or a reference to where it is published."""
+    if codec is None or codec.file is None:
+        return None
+    if codec.reference is not None:
+        return PackageFile(Header.for_reference(codec.reference))
+    return codec.file if codec.file.header.layout == "audiocraft" else None
 
 
 def download(

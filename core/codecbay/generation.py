@@ -6,9 +6,10 @@ Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` fram
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,15 +19,34 @@ from tqdm import tqdm
 
 from codecbay.audio import as_batch, convert_audio
 from codecbay.codec import Codec, check_codes
-from codecbay.compat import Report, compare
-from codecbay.errors import AudioError, CodeRangeError, GenerationError, IncompatibleError
+from codecbay.compat import NOTE, Report, compare
+from codecbay.errors import AudioError, CodeRangeError, GenerationError, IncompatibleError, PackageError
 from codecbay.lm.conditioners import ConditioningAttributes, WavCondition
 from codecbay.lm.model import LMModel, LMOutput
 from codecbay.lm.sampling import Sampling, is_number
+from codecbay.package import PackageFile
+from codecbay.package.parts import Parts
+from codecbay.package.writing import Contents
+from codecbay.sources import CODEC_FILE, LM_FILE
 from codecbay.stereo import InterleavedStereo, bare
 
 ProgressCallback = Callable[[int, int], None]
 Audio = Tensor | tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a model was built from, for saving it again.
+
+    Attributes:
+        lm: the language model's file.
+        codec: the codec's file in AudioCraft's layout, or a reference to a published one; ``None`` where it is neither.
+        text_encoders: directories that lay beside the files.
+    """
+
+    lm: PackageFile
+    codec: PackageFile | None
+    text_encoders: tuple[Path, ...]
 
 
 class GenerativeModel:
@@ -42,6 +62,7 @@ class GenerativeModel:
 
     Attributes:
         report: what the check found about the two.
+        origin: what the model was built from, if it was loaded.
 
     Raises:
         IncompatibleError: codec and language model do not fit.
@@ -59,6 +80,7 @@ class GenerativeModel:
             lm.config.spec, bare(compression_model).spec, lm_name=name, codec_name=compression_model.name
         )
         self.compression_model = _fit(compression_model, self.report).eval()
+        self.origin: Origin | None = None
         self.max_duration = lm.config.max_duration if max_duration is None else max_duration
         self.extend_stride = self.default_extend_stride
         self.duration = self.max_duration
@@ -88,6 +110,65 @@ class GenerativeModel:
         if isinstance(model, cls):
             return model
         return cls(model.name, model.compression_model, model.lm)
+
+    def save_pretrained(
+        self, out: str | os.PathLike[str], *, format: str = "safetensors", overwrite: bool = False
+    ) -> None:
+        """Write the model as a package: the language model's weights as they are now, the codec as it was loaded.
+
+        Args:
+            out: the directory to write.
+            format: ``safetensors`` or ``audiocraft``.
+            overwrite: take the place of a directory that is there.
+
+        Raises:
+            PackageError: the model was not loaded from a package, or its codec cannot be a part of one.
+            OutputError: the directory cannot be written, or is there already.
+        """
+        self._parts().write(Path(out), format=format, overwrite=overwrite)
+
+    def push_to_hub(
+        self, repository: str, *, format: str = "safetensors", private: bool = False, licence: str | None = None
+    ) -> str:
+        """Share the model on the Hugging Face Hub, as :meth:`save_pretrained` writes it, with a model card.
+
+        Args:
+            repository: ``owner/name``; it is made where there is none.
+            format: ``safetensors`` or ``audiocraft``.
+            private: keep it private, if it is made now.
+            licence: of the weights, for the card.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            PackageError: see :meth:`save_pretrained`.
+            SourceError: the Hub does not take it.
+        """
+        return self._parts().push(repository, format=format, private=private, licence=licence)
+
+    def _parts(self) -> Parts:
+        if self.origin is None:
+            raise PackageError(
+                f"The model '{self.name}' was not loaded from a package, and has no configuration to save."
+            )
+        header, codec = self.origin.lm.header, self.origin.codec
+        if codec is None:
+            raise PackageError(
+                f"The codec '{self.compression_model.name}' can be no part of a package: it is neither in AudioCraft's "
+                "layout nor published. Save the model over another, or publish this one and name it in a registry."
+            )
+        own = bare(self.compression_model)
+        # Over a codec that is known to be another, the model is still one of the codec that it was trained on.
+        another = any(f.field == "provenance" and f.severity != NOTE for f in self.report.findings)
+        lm = Contents(
+            {name: tensor.detach() for name, tensor in self.lm.state_dict().items()},
+            header.config.to_yaml(),
+            fingerprint=header.codec_fingerprint if another else own.fingerprint(),
+            spec=self.lm.config.spec.to_dict(),
+        )
+        files = {LM_FILE: lm, CODEC_FILE: Contents.of(codec, spec=own.spec.to_dict(), fingerprint=own.fingerprint())}
+        return Parts(files, self.origin.text_encoders, self.name)
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
@@ -18,6 +19,7 @@ from typing import Any
 from codecbay.errors import MissingDependencyError
 
 _TORCHAUDIO = "torchaudio"
+_LOCK = threading.RLock()  # what is imported belongs to all threads: the stand-in of one must not vanish under another
 
 
 def import_library(name: str, *, needed_by: str, install: str) -> ModuleType:
@@ -47,26 +49,27 @@ def harmless_torchaudio() -> Iterator[None]:
 
     It gives the real one where that loads. Where not, it gives a stand-in whose modules and names can be imported,
     subclassed and used in annotations; calling anything of it raises the error that the real one failed with.
-    Nothing of the stand-in stays in ``sys.modules``.
+    Nothing of the stand-in stays in ``sys.modules``, and who asks only whether torchaudio is installed hears the truth.
     """
-    if _TORCHAUDIO in sys.modules:
-        yield
-        return
-    try:
-        importlib.import_module(_TORCHAUDIO)
-    except Exception as error:  # OSError, RuntimeError, ImportError … depending on what does not match
-        cause = error
-    else:
-        yield
-        return
-    _forget()
-    finder = _StandInFinder(cause)
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
+    with _LOCK:
+        if _TORCHAUDIO in sys.modules:
+            yield
+            return
+        try:
+            importlib.import_module(_TORCHAUDIO)
+        except Exception as error:  # OSError, RuntimeError, ImportError … depending on what does not match
+            cause = error
+        else:
+            yield
+            return
         _forget()
+        finder = _StandInFinder(cause)
+        sys.meta_path.insert(0, finder)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(finder)
+            _forget()
 
 
 def _forget() -> None:
@@ -81,7 +84,9 @@ class _StandInFinder(MetaPathFinder, Loader):
         self._cause = cause
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name.partition(".")[0] != _TORCHAUDIO:
+        # Libraries ask importlib.util.find_spec what there is, and remember it when the stand-in is long gone.
+        only_asked = sys._getframe(2).f_globals.get("__name__") == "importlib.util"
+        if name.partition(".")[0] != _TORCHAUDIO or only_asked:
             return None
         return ModuleSpec(name, self, is_package=True)
 

@@ -109,6 +109,9 @@ class Registry:
 
     def suggest(self, kind: str, name: str) -> str:
         """A hint to append to a message about an unknown name; empty where nothing is near."""
+        family = [entry.name for entry in self.entries(kind) if entry.name.startswith(f"{name}-")]
+        if family:
+            return f" There are {', '.join(family)}."
         return nearest(name, [known for kind_, known in self._by_name if kind_ == kind])
 
 

@@ -35,7 +35,7 @@ def build_model(file: PackageFile, config: DacConfig) -> tuple[str, Any]:
         try:
             model, names = model_of(config)
         except MissingDependencyError as error:
-            problems.append(str(error))
+            problems.append(error)
             continue
         shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         check_tensors(file.header, unfolded({names(name): shape for name, shape in shapes.items()}, model, names))
@@ -43,7 +43,7 @@ def build_model(file: PackageFile, config: DacConfig) -> tuple[str, Any]:
         tensors = {name: folded[names(name)] for name in shapes}
         assign(model, tensors, device=torch.device("cpu"), dtype=torch.float32)
         return library, model
-    raise MissingDependencyError(" ".join(problems))
+    raise MissingDependencyError("\n".join(map(str, problems))) from problems[0]
 
 
 def descript_model(config: DacConfig) -> tuple[nn.Module, Callable[[str], str]]:

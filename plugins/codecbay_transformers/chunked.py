@@ -3,7 +3,8 @@
 A chunk of 1 s is encoded for itself, with a volume of its own; the next one starts 0.99 s later, and decoded chunks are
 cross-faded where they overlap. The codes of a waveform are those of its chunks one after the other, and its scale has
 the shape ``[B, chunks]``. Codes of overlaps come twice, so that a second of codes makes a little less than a second of
-audio: :meth:`ChunkedCodec.frames_of` and :meth:`ChunkedCodec.samples_of` count.
+audio: :meth:`ChunkedCodec.frames_of` and :meth:`ChunkedCodec.samples_of` count. Where a chunk is no whole number of
+frames, its last frame reaches beyond it, and what it is decoded to is cross-faded too.
 
 Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``K`` codebooks, ``T`` frames.
 """
@@ -32,19 +33,25 @@ class ChunkedCodec(TransformersCodec):
         """Samples from the start of a chunk to the start of the next."""
         return cast(int, self.description.stride)
 
+    @property
+    def chunk_frames(self) -> int:
+        """Frames of a chunk."""
+        return -(-self.chunk // self.frame_size)
+
     def frames_of(self, samples: int) -> int:
         """Frames of codes of a waveform of so many samples."""
         before = self._chunks_before_last(samples)
-        return before * (self.chunk // self.frame_size) + -(-(samples - before * self.stride) // self.frame_size)
+        return before * self.chunk_frames + -(-(samples - before * self.stride) // self.frame_size)
 
     def samples_of(self, frames: int) -> int:
         """Samples of the waveform that so many frames are decoded to."""
-        before = (frames - 1) // (self.chunk // self.frame_size)
-        return before * self.stride + (frames - before * (self.chunk // self.frame_size)) * self.frame_size
+        before = self.chunks_of(frames) - 1
+        last = before * self.stride + (frames - before * self.chunk_frames) * self.frame_size
+        return max(last, (before - 1) * self.stride + self.chunk_frames * self.frame_size) if before else last
 
     def chunks_of(self, frames: int) -> int:
         """Chunks of so many frames."""
-        return -(-frames // (self.chunk // self.frame_size))
+        return -(-frames // self.chunk_frames)
 
     def _chunks_before_last(self, samples: int) -> int:
         # The library adds a last chunk even where the overlap alone is left for it, which the one before holds already.
@@ -75,11 +82,11 @@ class ChunkedCodec(TransformersCodec):
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         """Decode ``[B, K, T]``, with volumes ``[B, chunks]`` or without, to ``[B, C, samples_of(T)]``."""
         codes = self.check_codes(codes)
-        chunks = codes.split(self.chunk // self.frame_size, dim=-1)
+        chunks = codes.split(self.chunk_frames, dim=-1)
         scale = self._checked(scale, len(codes), len(chunks))
         # A weight that rises to the middle of a chunk and falls again, so that overlaps are cross-faded: summed in
         # float32, as shorter formats round it to nothing at the ends.
-        ramp = torch.linspace(0, 1, self.chunk + 2, device=codes.device)[1:-1]
+        ramp = torch.linspace(0, 1, chunks[0].shape[-1] * self.frame_size + 2, device=codes.device)[1:-1]
         weight = 0.5 - (ramp - 0.5).abs()
         total = weight.new_zeros(self.samples_of(codes.shape[-1]))
         wav = weight.new_zeros(len(codes), self.channels, len(total))

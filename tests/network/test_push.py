@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import codecbay
-from codecbay.errors import SourceError
-from codecbay.share import push_package
+from codecbay.convert import push_package
+from codecbay.errors import PackageError, SourceError
+from codecbay.package import read_package_file
 from network import faults
 from network.conftest import Command, Environment
 from network.hub import Hub
@@ -97,3 +98,28 @@ def test_what_the_hub_has_against_it_is_said(code: int, hub: Hub, token: str, wh
     hub.misbehave("*/commit/*", faults.status(code))
     with pytest.raises(SourceError, match=f"hf://ada/mine: the Hub refuses: .*{code}"):
         push_package(whole, "ada/mine")
+
+
+def test_a_model_that_was_trained_on_is_saved_as_it_is_now(token: str, whole: Path, tmp_path: Path) -> None:
+    model: Any = codecbay.load(whole, device="cpu")
+    with torch.no_grad():
+        model.lm.emb[0].weight.add_(1.0)
+    model.save_pretrained(tmp_path / "saved")
+    model.push_to_hub("ada/trained", licence="MIT")
+    for source in (tmp_path / "saved", "hf://ada/trained"):
+        again: Any = codecbay.load(source, device="cpu")
+        assert torch.equal(again.lm.emb[0].weight, model.lm.emb[0].weight)
+        assert again.compression_model.fingerprint() == model.compression_model.fingerprint()
+    header = read_package_file(tmp_path / "saved" / "state_dict.safetensors").header
+    assert header.codec_fingerprint == model.compression_model.fingerprint()
+
+
+def test_a_model_over_a_codec_that_cannot_be_packed(whole: Path, tmp_path: Path) -> None:
+    codec = codecbay.load_codec(whole, device="cpu")
+    model: Any = codecbay.load(whole, codec, device="cpu")
+    with pytest.raises(PackageError, match="can be no part of a package"):
+        model.save_pretrained(tmp_path / "saved")
+    made: Any = codecbay.MusicGen("made", codec, model.lm)
+    with pytest.raises(PackageError, match="was not loaded from a package"):
+        made.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

@@ -110,7 +110,8 @@ def _here(entry: RegistryEntry) -> tuple[str, str | None]:
     if not missing:
         return "yes", None
     owner = plugins.owners[backend.name].distribution.partition(" ")[0]
-    return f"needs {', '.join(missing)}", f"pip install {' '.join(_to_install(name, owner) for name in missing)}"
+    wanted = dict.fromkeys(_to_install(name, owner) for name in missing)  # one extra may bring several
+    return f"needs {', '.join(missing)}", f"pip install {' '.join(wanted)}"
 
 
 def _is_installed(name: str) -> bool:

@@ -99,7 +99,7 @@ def convert(
 @json_option
 def push(package: str, repository: str, private: bool, licence: str | None, format: str, as_json: bool) -> None:
     """Share PACKAGE on the Hugging Face Hub as REPOSITORY, owner/name, with a model card."""
-    from codecbay.share import push_package
+    from codecbay.convert import push_package
 
     address = push_package(package, repository, private=private, licence=licence, format=format)
     if as_json:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from codecbay.errors import CodecbayError, nearest
+from codecbay.errors import CodecbayError
 from codecbay.export import codec_fingerprint
 from codecbay.factory import open_package, own_text_encoders, resolve_codec
-from codecbay.files import written_directory
 from codecbay.lm.config import read_lm_config
 from codecbay.package import CONFIG_FILE, Package, PackageFile
 from codecbay.package.config import read_json
-from codecbay.package.writing import WRITERS, Contents
+from codecbay.package.parts import Parts
+from codecbay.package.writing import Contents
 from codecbay.sources import CODEC_FILE, LM_FILE, is_transformers_codec, locate
 
 Source = str | os.PathLike[str]
@@ -36,38 +34,54 @@ def convert_package(source: Source | Package, out: Source, *, format: str, overw
         PackageError: the package cannot be read.
         OutputError: the directory cannot be written, or is there already.
     """
-    if format not in WRITERS:
-        raise CodecbayError(f"format={format!r} is not one of {', '.join(WRITERS)}.{nearest(format, WRITERS)}")
-    parts, beside = read_parts(source)
-    with written_directory(Path(out), overwrite=overwrite) as directory:
-        convert_parts(parts, beside, directory, format)
+    read_parts(source).write(Path(out), format=format, overwrite=overwrite)
     return Path(out)
 
 
-def convert_parts(parts: Mapping[str, Contents], beside: Iterable[Path], directory: Path, format: str) -> None:
-    """Write the files of a package, and copies of the directories that belong beside them."""
-    ending, write = WRITERS[format]
-    for name, contents in parts.items():
-        write(contents, (directory / name).with_suffix(ending))
-    for folder in beside:
-        shutil.copytree(folder, directory / folder.name)
+def push_package(
+    source: Source | Package,
+    repository: str,
+    *,
+    format: str = "safetensors",
+    private: bool = False,
+    licence: str | None = None,
+) -> str:
+    """Share a package on the Hugging Face Hub, with a model card.
+
+    Args:
+        source: a package; a codec's alone, or a language model's with its codec.
+        repository: ``owner/name``; it is made where there is none.
+        format: ``safetensors`` or ``audiocraft``.
+        private: keep it private, if it is made now.
+        licence: of the weights, for the card; that of the codec's spec, where none is given.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        PackageError: the package cannot be read.
+        SourceError: the Hub does not take it.
+    """
+    return read_parts(source).push(repository, format=format, private=private, licence=licence)
 
 
-def read_parts(source: Source | Package) -> tuple[dict[str, Contents], list[Path]]:
-    """What the files of a package are made of, by their names in AudioCraft's layout; and its own text encoders.
+def read_parts(source: Source | Package) -> Parts:
+    """What a package is made of, its own text encoders included.
 
     Raises:
         PackageError: the package cannot be read.
     """
     package = source if isinstance(source, Package) else _opened(source)
     if isinstance(package, PackageFile):
-        return {CODEC_FILE: _codec(package)}, []
+        return Parts({CODEC_FILE: _codec(package)}, (), str(package.header.path))
     codec = None if package.codec is None else _codec(package.codec.fetch(progress=True))
     lm = package.lm.fetch(progress=True)
     config = read_lm_config(lm.header)
     known = lm.header.codec_fingerprint or (None if codec is None else codec.fingerprint)
-    parts = {LM_FILE: Contents.of(lm, spec=config.spec.to_dict(), fingerprint=known)}
-    return (parts if codec is None else {**parts, CODEC_FILE: codec}), own_text_encoders(package, config)
+    files = {LM_FILE: Contents.of(lm, spec=config.spec.to_dict(), fingerprint=known)}
+    if codec is not None:
+        files[CODEC_FILE] = codec
+    return Parts(files, tuple(own_text_encoders(package, config)), package.name)
 
 
 def is_transformers_model(source: Source) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from codecbay.errors import CodecbayError, nearest
+from codecbay.errors import CodecbayError, MissingDependencyError, nearest
 from codecbay.factory import load_codec, resolve_codec
 from codecbay.testing.checks import CHECKS
 from codecbay.testing.trial import Check, MakeCodec, Mismatch, NotApplicable, Result, Trial, shortened
@@ -35,10 +35,11 @@ def run_checks(
         device: to build the codec on.
 
     Returns:
-        A result for each check, in order; nothing that the codec raises gets out.
+        A result for each check, in order; nothing else that the codec raises gets out.
 
     Raises:
         CodecbayError: ``expected_failures`` names a check that there is not, or the source leads to no codec.
+        MissingDependencyError: a library that the codec needs is not there, which is no fault of the codec.
     """
     chosen = tuple(checks)
     reasons = check_names(expected_failures)
@@ -53,6 +54,9 @@ def run_check(check: Check, trial: Trial, reason: str | None = None) -> Result:
         check: to run.
         trial: the codec.
         reason: why it is expected to fail; ``None`` where it is not.
+
+    Raises:
+        MissingDependencyError: a library that the codec needs is not there.
     """
     mismatch: Mismatch | None = None
     error: Exception | None = None
@@ -65,6 +69,8 @@ def run_check(check: Check, trial: Trial, reason: str | None = None) -> Result:
         skipped = str(why)
     except Mismatch as raised:
         mismatch = raised
+    except MissingDependencyError:
+        raise
     except Exception as other:  # a codec is someone else's code: anything can come out of it
         error = other
         mismatch = Mismatch("no error", f"{type(other).__name__}: {shortened(str(other))}")

@@ -21,6 +21,9 @@ from codecbay_transformers.families.values import (
     take_ratios,
 )
 
+_MIN_CHUNK, _MAX_CHUNK = 0.01, 3600.0  # seconds
+_MAX_OVERLAP = 0.5  # of a chunk; with more, the library cannot stack the codes of what is left at the end
+
 
 def describe(top: Section, header: Header) -> Description:
     """The codec of a configuration."""
@@ -34,7 +37,8 @@ def describe(top: Section, header: Header) -> Description:
         raise top.error("codebook_dim", f"is {dim}, but the latent has the width {hidden}.")
     filters = top.take_int("num_filters", 32)
     normalize = top.take_bool("normalize", False)
-    length, overlap = top.take_optional_float("chunk_length_s", high=3600), top.take_optional_float("overlap")
+    length = top.take_optional_float("chunk_length_s", low=_MIN_CHUNK, high=_MAX_CHUNK)
+    overlap = top.take_optional_float("overlap")
     causal = top.take_bool("use_causal_conv", True)
     norm = top.take_str("norm_type", "weight_norm", choices=("weight_norm", "time_group_norm"))
     trim = top.take_float("trim_right_ratio", 1.0, low=0, high=1)
@@ -72,11 +76,11 @@ def describe(top: Section, header: Header) -> Description:
     chunk = stride = None
     if length is not None:
         chunk = int(length * rate)
-        if overlap is None or not 0 <= overlap < 1:
-            raise top.error("overlap", f"is {overlap}, expected 0 or more and less than 1, as there are chunks.")
+        if overlap is None or not 0 <= overlap <= _MAX_OVERLAP:
+            raise top.error("overlap", f"is {overlap}, expected 0 to {_MAX_OVERLAP}, as there are chunks.")
+        if chunk < hop:
+            raise top.error("chunk_length_s", f"is {length}, which is shorter than a frame of {hop} samples.")
         stride = max(1, int((1.0 - overlap) * chunk))
-        if chunk < hop or chunk % hop or chunk != length * rate:
-            raise top.error("chunk_length_s", f"is {length}, which is no whole number of frames of {hop} samples.")
     spec = make_spec(rate, (size,) * total, hop, bandwidths, channels=channels, has_scale=normalize)
     # A chunk, a scale, a norm over time, or what is reflected at the start lets a frame depend on what comes after it.
     whole = chunk is not None or normalize or norm == "time_group_norm"
