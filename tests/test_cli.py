@@ -170,13 +170,17 @@ def test_a_wrong_name_gets_near_misses(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("name", "here", "install"),
-    [("snac-24khz", "needs snac", "pip install 'codecbay[snac]'"), ("encodec-16khz-audiocraft", "yes", None)],
+    [
+        ("snac-24khz", "needs snac", "pip install 'codecbay[snac]'"),
+        ("speechtokenizer", "needs speechtokenizer, beartype, tensorboard", "pip install 'codecbay[speechtokenizer]'"),
+        ("encodec-16khz-audiocraft", "yes", None),
+    ],
 )
 def test_what_a_codec_needs_is_said(
     run: Run, name: str, here: str, install: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def distribution(wanted: str) -> metadata.Distribution:
-        if wanted == "snac":
+        if wanted in ("snac", "speechtokenizer", "beartype", "tensorboard"):
             raise metadata.PackageNotFoundError(wanted)
         return metadata.distribution(wanted)
 
@@ -307,3 +311,12 @@ def test_the_script_is_installed() -> None:
     script = Path(sys.executable).with_name("codecbay")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("codecbay, version ")
+
+
+@pytest.mark.parametrize(("kind", "what"), [("lm", "language model"), ("codec", "codec")])
+def test_a_training_checkpoint_is_told_from_a_package(run: Run, mono: Path, kind: str, what: str) -> None:
+    told = run("info", mono / f"{kind}_training_checkpoint.th", "--json")
+    assert told.code == 1
+    (file,) = told.json["files"]
+    assert file["is"] == f"training checkpoint of a {what}"
+    assert f"codecbay export {kind}" in file["problem"]

@@ -40,6 +40,8 @@ class Codec(nn.Module, abc.ABC):
         name: what it was loaded by.
     """
 
+    _reach = 0  # frames to either side that a frame depends on, where that may be more than a second
+
     def __init__(self, spec: CodecSpec, name: str) -> None:
         super().__init__()
         self._spec = spec
@@ -328,6 +330,7 @@ class Codec(nn.Module, abc.ABC):
     def _windows(self, frames: int, progress: bool = False) -> Iterator[tuple[int, int, int, int]]:
         """Windows ``[first, last)`` of frames, and ``[start, end)`` with their surroundings."""
         window, context = self._window_frames, round(_CONTEXT * self.sample_rate / self.frame_size)
+        context = max(context, self._reach)
         starts = range(0, frames, window)
         for first in tqdm(starts, unit="window", disable=None if progress else True):
             last = min(first + window, frames)

@@ -31,7 +31,7 @@ from codecbay.lm.config import LMConfig, read_lm_config
 from codecbay.package import Header, Package, PackageFile, fetch_directory, read_package_file
 from codecbay.plugins import find_backend, get_plugins
 from codecbay.registry import UNKNOWN, RegistryEntry, forbids_commercial_use, get_registry
-from codecbay.remote import AnyPath, RemotePath
+from codecbay.remote import AnyPath, RemotePath, WebTree
 from codecbay.spec import CodecSpec
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ def _published(entry: RegistryEntry, revision: str | None = None) -> AnyPath:
         return path
     if "://" not in entry.source:
         return sources.hub_path(entry.source, revision or entry.revision, entry.folder or "")
+    if entry.source.startswith("https://") and entry.sha256 is not None:
+        return RemotePath(*WebTree.of(entry.source, entry.sha256))
     located = sources.locate(entry.source, revision or entry.revision)
     assert located is not None
     return located

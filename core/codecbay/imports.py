@@ -19,7 +19,7 @@ from typing import Any
 from codecbay.errors import MissingDependencyError
 
 _TORCHAUDIO = "torchaudio"
-_LOCK = threading.RLock()  # what is imported belongs to all threads: the stand-in of one must not vanish under another
+_LOCK = threading.RLock()
 
 
 def import_library(name: str, *, needed_by: str, install: str) -> ModuleType:
@@ -49,7 +49,8 @@ def harmless_torchaudio() -> Iterator[None]:
 
     It gives the real one where that loads. Where not, it gives a stand-in whose modules and names can be imported,
     subclassed and used in annotations; calling anything of it raises the error that the real one failed with.
-    Nothing of the stand-in stays in ``sys.modules``, and who asks only whether torchaudio is installed hears the truth.
+    Nothing of the stand-in stays in ``sys.modules``. A library that asks whether torchaudio is installed, before it
+    imports it, hears the truth. Other threads that come here wait.
     """
     with _LOCK:
         if _TORCHAUDIO in sys.modules:
@@ -84,9 +85,10 @@ class _StandInFinder(MetaPathFinder, Loader):
         self._cause = cause
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        # Libraries ask importlib.util.find_spec what there is, and remember it when the stand-in is long gone.
-        only_asked = sys._getframe(2).f_globals.get("__name__") == "importlib.util"
-        if name.partition(".")[0] != _TORCHAUDIO or only_asked:
+        if name.partition(".")[0] != _TORCHAUDIO:
+            return None
+        # Libraries, such as transformers, ask find_spec what is installed, and remember it when this is long gone.
+        if sys._getframe(2).f_globals.get("__name__") == "importlib.util":
             return None
         return ModuleSpec(name, self, is_package=True)
 

@@ -23,7 +23,7 @@ ENV = "CODECBAY_REGISTRY"
 UNKNOWN = "unknown"  # a licence that the publisher does not state
 
 _TABLES = {"codecs": "codec", "models": "model"}
-_TEXTS = ("source", "licence", "backend", "revision", "folder", "citation", "same_as", "unsupported")
+_TEXTS = ("source", "licence", "backend", "revision", "folder", "sha256", "citation", "same_as", "unsupported")
 _MAX_CODEBOOKS = 1024
 # SPDX's identifiers have NC as a word of their own; other licences say it in their names.
 _NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non[- _]?commercial|research[- _](use[- _])?only", re.IGNORECASE)
@@ -43,6 +43,7 @@ class RegistryEntry:
         spec: of the codec.
         revision: of the source, where one is pinned.
         folder: of the source that holds it, where that holds more.
+        sha256: of the file at an https source, where it is known.
         citation: where it is described.
         same_as: source of another entry that holds the same codec, in another layout.
         unsupported: why it cannot be loaded, for what is listed all the same.
@@ -59,6 +60,7 @@ class RegistryEntry:
     origin: str
     revision: str | None = None
     folder: str | None = None
+    sha256: str | None = None
     citation: str | None = None
     same_as: str | None = None
     unsupported: str | None = None

@@ -67,10 +67,23 @@ class CodecSpec:
             problems.append(f"lookahead is {self.lookahead!r}")
         if not 0 <= self.chunked_tolerance <= 1:
             problems.append(f"chunked_tolerance is {self.chunked_tolerance!r}")
-        if not self.frame_rate > 0:
-            problems.append(f"frame_rate is {self.frame_rate!r}")
+        if not (self.can_encode or self.can_decode):
+            problems.append("it neither encodes nor decodes")
+        problems = problems or self._uneven()
         if problems:
             raise ConfigError(f"This describes no codec: {'; '.join(problems)}.")
+
+    def _uneven(self) -> list[str]:
+        """What does not come out even: codes to a frame, or samples to a frame of the waveform that is decoded."""
+        problems, least = [], Fraction(self.sample_rate, self.frame_size)
+        if not isinstance(self.frame_rate, Fraction) or self.frame_rate < least or (self.frame_rate / least) % 1:
+            problems.append(f"frame_rate is {self.frame_rate!r}, expected {least!r} (sample_rate / frame_size)")
+        if self.frame_size * self.output_rate % self.sample_rate:
+            problems.append(
+                f"a frame of {self.frame_size} samples at {self.sample_rate} Hz is no whole number of samples at "
+                f"{self.output_rate} Hz"
+            )
+        return problems
 
     @property
     def output_rate(self) -> int:

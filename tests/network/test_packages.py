@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -290,3 +291,14 @@ def test_what_goes_wrong_on_the_way_is_a_typed_error(
         with pytest.raises(CodecbayError):
             codecbay.load(source, text_encoder=TEXT_ENCODER, device="cpu")
     assert command("check", f"hf://{ID}").code == 1
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_registry_tells_the_hash_of_a_file(right: bool, address: str, own: Callable[[str], None]) -> None:
+    digest = hashlib.sha256((MONO / CODEC).read_bytes()).hexdigest() if right else "0" * 64
+    own(f'[codecs.mine]\nsource = "{address}/{CODEC}"\nsha256 = "{digest}"\nlicence = "MIT"\n')
+    if right:
+        assert same_codec(codecbay.load_codec("mine", device="cpu"))
+    else:
+        with pytest.raises(SourceError, match="its SHA-256 is"):
+            codecbay.load_codec("mine", device="cpu")

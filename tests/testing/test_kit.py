@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import codecbay
 from codecbay.cli.conformance import conformance
 from codecbay.codec import Codec
-from codecbay.errors import CodecbayError, SourceError
+from codecbay.errors import CodecbayError, MissingDependencyError, SourceError
 from codecbay.testing import CHECKS, parametrize_checks, run_checks
 from codecbay.testing.trial import DOCUMENT
 from codecbay_encodec.codec import EncodecCodec
@@ -156,6 +156,14 @@ def test_the_command_prints_json_and_exits_with_1_where_a_check_fails() -> None:
 def test_the_command_refuses_what_it_does_not_know(option: list[str]) -> None:
     run = CliRunner().invoke(conformance, [str(MONO), *option])
     assert isinstance(run.exception, CodecbayError)
+
+
+def test_a_library_that_is_not_there_is_no_fault_of_the_codec() -> None:
+    def make(**_: Any) -> Codec:
+        raise MissingDependencyError("Install it: pip install tone")
+
+    with pytest.raises(MissingDependencyError, match="pip install tone"):
+        run_checks(make, checks=QUICK)
 
 
 def test_every_check_is_explained() -> None:

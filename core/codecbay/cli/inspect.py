@@ -9,11 +9,12 @@ import click
 
 from codecbay import sources
 from codecbay.cli.common import json_option, num_codebooks_option, print_facts, print_json
-from codecbay.errors import CodecbayError
+from codecbay.errors import CodecbayError, PackageError
 from codecbay.factory import check as check_pair
 from codecbay.factory import resolve_codec
 from codecbay.lm.config import read_lm_config
 from codecbay.package import PackageFile, read_package_file
+from codecbay.package.checkpoint import read_checkpoint
 from codecbay.remote import AnyPath
 
 
@@ -53,7 +54,13 @@ def _files(package: str) -> list[tuple[AnyPath, str | None]]:
 
 
 def _facts(path: AnyPath, part: str | None) -> dict[str, Any]:
-    file = read_package_file(path, part=part)
+    try:
+        file = read_package_file(path, part=part)
+    except PackageError:
+        checkpoint = _checkpoint(path)
+        if checkpoint is None:
+            raise
+        return checkpoint
     header = file.header
     if str(header.config.get("model_type") if header.layout == "transformers" else "").startswith("musicgen"):
         return {
@@ -76,6 +83,21 @@ def _facts(path: AnyPath, part: str | None) -> dict[str, Any]:
         facts["megabytes"] = round(header.num_bytes / 1e6, 3)
         facts["dtypes"] = sorted({tensor.dtype for tensor in header.tensors.values()})
     return facts | _declared(file)
+
+
+def _checkpoint(path: AnyPath) -> dict[str, Any] | None:
+    """What a training checkpoint is; ``None`` where the file is none."""
+    try:
+        header = read_checkpoint(path)
+    except PackageError:
+        return None
+    return {
+        "file": str(path),
+        "is": f"training checkpoint of a {'language model' if header.role == 'lm' else 'codec'}",
+        "tensors": len(header.tensors),
+        "megabytes": round(header.num_bytes / 1e6, 3),
+        "problem": f"it has to be exported: codecbay export {header.role} {path} OUT",
+    }
 
 
 def _declared(file: PackageFile) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from codecbay.package.config import MAX_DEPTH, MAX_NODES, Config
 from codecbay.package.container import read_container
 from codecbay.package.header import Header, header_of, role_of
 from codecbay.package.pickles import InertObject
+from codecbay.remote import AnyPath
 
 _BEST = ("fsdp_best_state", "best_state")  # the first is there, and not empty, only after distributed training
 
 
-def read_checkpoint(path: Path) -> Header:
+def read_checkpoint(path: AnyPath) -> Header:
     """The header of the best model in a training checkpoint, read without tensor data and without running anything.
 
     Raises:

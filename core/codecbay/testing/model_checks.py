@@ -22,12 +22,6 @@ def spec(trial: Trial) -> None:
             f"allowed_num_codebooks to ascend within 1..{len(spec.cardinalities)}, the codebooks there are",
             f"{list(allowed)}",
         )
-    steps = spec.frame_rate * spec.frame_size / spec.sample_rate
-    if steps < 1 or steps.denominator != 1:
-        raise Mismatch(
-            f"an exact frame_rate, a multiple of {spec.sample_rate}/{spec.frame_size} frames a second",
-            f"{spec.frame_rate}",
-        )
     for name in ("sample_rate", "channels", "frame_size", "num_codebooks", "output_rate"):
         expect(f"the attribute {name}", getattr(spec, name), getattr(codec, name))
     expect("the attribute cardinality", max(spec.cardinalities), codec.cardinality)

@@ -32,6 +32,9 @@ def code_range(trial: Trial) -> None:
             low, high = (int(value) for value in codes[:, k].aminmax())
             if low < 0 or high >= cardinality:
                 raise Mismatch(f"codes of {kind} in codebook {k} within 0..{cardinality - 1}", f"{low}..{high}")
+        # With one code for everything, most other checks would hold for nothing.
+        if kind == "noise" and all(len(row.unique()) == 1 for row in codes.unbind(1)):
+            raise Mismatch("more than one code for tones in noise", f"{codes[0, 0, 0]} in every frame")
 
 
 def lengths(trial: Trial) -> None:
@@ -46,7 +49,7 @@ def lengths(trial: Trial) -> None:
                 f"{frames} frames, those of {samples} samples, to be decoded to {least} samples or more",
                 f"samples_of({frames}) is {codec.samples_of(frames)}",
             )
-        codes, scale = trial.codes(frames=-(-frames // codec.codes_per_frame)), None
+        codes, scale = trial.codes(samples=samples), None
         if spec.can_encode:
             codes, scale = codec.encode(trial.wav(samples=samples))
             wanted = [1, codec.num_codebooks, frames]
@@ -160,10 +163,11 @@ def causal(trial: Trial) -> None:
         first, second = codec.encode(wav)[0][..., :steps], codec.encode(other)[0][..., :steps]
         _expect_equal("codes before a change to be the same", first, second, trial.batch_equal)
     if codec.spec.can_decode:
-        codes, other = (trial.codes(frames=2 * kept + more, seed=seed) for seed in (0, 1))
+        given = (2 * kept + more) * size
+        codes, other = (trial.codes(samples=given, seed=seed) for seed in (0, 1))
         steps = (kept + more) * codec.codes_per_frame
         changed = torch.cat([codes[..., :steps], other[..., steps:]], -1)
-        factor, samples = trial.scale(), kept * codec.output_frame_size
+        factor, samples = trial.scale(samples=given), kept * codec.output_frame_size
         before, after = (codec.decode(c, factor)[..., :samples] for c in (codes, changed))
         if not _same_audio(before, after):
             raise Mismatch("the waveform before a change to be the same", _difference(before, after))

@@ -167,21 +167,25 @@ class Trial:
         loudness = 0.5 ** torch.arange(batch)[:, None, None]
         return ((noise + 0.3 * tones) * loudness).to(self.device)
 
-    def codes(self, *, frames: int = _FRAMES, batch: int = 1, seed: int = 0) -> Tensor:
-        """Random codes, ``[batch, K, frames]``, within the cardinality of each codebook."""
+    def codes(self, *, samples: int | None = None, batch: int = 1, seed: int = 0) -> Tensor:
+        """Random codes of so many samples, ``[batch, K, T]``, within the cardinality of each codebook.
+
+        Of twelve frames, where the number of samples is not given.
+        """
         spec = self.codec.spec
+        frames = self.codec.frames_of(samples or _FRAMES * spec.frame_size)
         generator = torch.Generator().manual_seed(seed)
         rows = [
-            torch.randint(n, (batch, frames * self.codec.codes_per_frame), generator=generator)
-            for n in spec.cardinalities[: spec.num_codebooks]
+            torch.randint(n, (batch, frames), generator=generator) for n in spec.cardinalities[: spec.num_codebooks]
         ]
         return torch.stack(rows, dim=1).to(self.device)
 
-    def scale(self, batch: int = 1) -> Tensor | None:
-        """A scale to decode :meth:`codes` with: that of :meth:`wav`, where the codec has one."""
-        if not self.codec.spec.has_scale or not self.codec.spec.can_encode:
+    def scale(self, *, samples: int | None = None, batch: int = 1) -> Tensor | None:
+        """A scale to decode :meth:`codes` with, where the codec has one."""
+        spec = self.codec.spec
+        if not spec.has_scale or not spec.can_encode:
             return None
-        return self.codec.encode(self.wav(batch=batch))[1]
+        return self.codec.encode(self.wav(samples=samples or _FRAMES * spec.frame_size, batch=batch))[1]
 
 
 def expect(what: str, expected: object, found: object) -> None:
