@@ -15,6 +15,7 @@ from codecbay.errors import UnresolvedReferenceError
 from codecbay.package.config import read_json
 from codecbay.package.layouts import CONFIG_FILE, WEIGHT_FILES
 from codecbay.package.weights import compact
+from codecbay.package.writing import write_safetensors
 from codecbay.remote import AnyPath, RemotePath
 
 _TOKENIZERS = ("tokenizer.json", "spiece.model")
@@ -29,16 +30,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_model(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write configuration and weights as transformers does."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    described, weights = directory / CONFIG_FILE, directory / WEIGHT_FILES[0]
-    write_json(described, {**config, "dtype": _widest(tensors)})
-    try:
-        save_file(compact(tensors), weights, {"format": "pt"})
-    except SafetensorError as error:  # a full disk, for one
-        raise OSError(str(error)) from None
-    weights.chmod(described.stat().st_mode)  # which the library leaves to its owner alone
+    write_json(directory / CONFIG_FILE, {**config, "dtype": _widest(tensors)})
+    write_safetensors(compact(tensors), directory / WEIGHT_FILES[0], {"format": "pt"})
 
 
 def _widest(tensors: Mapping[str, Tensor]) -> str:

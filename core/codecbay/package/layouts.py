@@ -24,6 +24,7 @@ from codecbay.remote.paths import AnyPath
 CONFIG_FILE = "config.json"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 CHECKPOINTS = (".pt", ".pth", ".ckpt")
+CODES = ".codes"  # the ending of files of codes
 TWIN_FORMAT = "codecbay.package.1"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -42,6 +43,8 @@ def read_header(path: AnyPath, part: str | None = None) -> Header:
         return _read_directory(path)
     if path.suffix == ".safetensors":
         return _read_twin(path)
+    if path.suffix == CODES:
+        raise PackageError(f"{path}: this is a file of codes, not a package. 'codecbay decode' turns it into sound.")
     container = read_container(path)
     root = container.root
     if not isinstance(root, dict):
@@ -128,6 +131,11 @@ def _read_directory(path: AnyPath) -> Header:
         state, state_path = state["state_dict"], ("state_dict",)
     if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
         raise PackageError(f"{file}: expected a dictionary of tensors, found {type(state).__name__}.")
+    nested = next((name for name, value in state.items() if isinstance(value, dict)), None)
+    if nested is not None:
+        raise PackageError(
+            f"{file}: {nested[:60]!r} is a dict, not a tensor: expected tensors at the top, or under 'state_dict'."
+        )
     return header_of(path, "transformers", "codec", config, file, container, *state_path)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Container, Mapping
 import torch
 from torch import Tensor, nn
 
-from codecbay.errors import PackageError, WeightsError, nearest
+from codecbay.errors import PackageError, PluginError, WeightsError, nearest
 from codecbay.package.container import content_offset
 from codecbay.package.header import FLOATS, Header
 from codecbay.remote import RemotePath
@@ -174,9 +174,18 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.de
         tensors: by the names of the module's state dict.
         device: where the module shall live.
         dtype: floating-point type of the parameters.
+
+    Raises:
+        PluginError: a buffer that is not in the state dict was left on the meta device, without a value.
     """
     converted = {
         name: tensor.to(device, tensor.dtype if not tensor.is_floating_point() else _kept(name, dtype))
         for name, tensor in tensors.items()
     }
     module.load_state_dict(converted, strict=True, assign=True)
+    for name, buffer in module.named_buffers():
+        if buffer.is_meta:
+            raise PluginError(
+                f"{type(module).__name__}: the buffer '{name}' has no value. It is not in the state dict, and was computed "
+                'under torch.device("meta"): compute it with device="cpu".'
+            )

@@ -91,9 +91,6 @@ def write_twin(contents: Contents, path: Path) -> None:
         OSError: the file cannot be written.
         PackageError: what was written cannot be read again.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     from codecbay.package.weights import compact
 
     tensors = compact(contents.tensors)
@@ -113,12 +110,24 @@ def write_twin(contents: Contents, path: Path) -> None:
     ):
         if value is not None:
             facts[key] = value
-    try:
-        save_file(tensors, path, facts)
-    except SafetensorError as error:  # of a full disk, such as
-        raise OSError(str(error)) from None
-    path.chmod(0o644)  # it may be read by its owner alone otherwise
+    write_safetensors(tensors, path, facts)
     read_package_file(path)
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, facts: dict[str, str]) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, facts)
+    except SafetensorError as error:  # a full disk, for one
+        raise OSError(str(error)) from None
+    path.chmod(0o644)  # the library leaves it to its owner alone
 
 
 def _bytes(tensor: Tensor) -> bytes:
