@@ -68,6 +68,20 @@ def test_only_what_is_read_is_moved(hub: Hub, path: RemotePath) -> None:
     assert hub.sent("*/storage/*") < 300_000
 
 
+def test_redirects_are_followed_once_and_again_where_they_no_longer_lead_anywhere(
+    hub: Hub, repository: Repository, environment: Environment
+) -> None:
+    environment(HF_TOKEN=hub.add_user("ada"))
+    with (RemotePath(HubTree(ID)) / "state_dict.bin").open("rb", buffering=0) as stream:
+        for _ in range(4):
+            assert len(stream.read(1_000)) == 1_000
+        assert len(hub.asked("*/resolve/*")) == 1
+        hub.misbehave("*/storage/*", faults.status(403), nth=1)
+        stream.seek(500_000)
+        assert stream.read(10) == FILES["state_dict.bin"][500_000:500_010]
+    assert len(hub.asked("*/resolve/*")) == 2
+
+
 def test_what_was_fetched_is_read_from_the_cache(hub: Hub, path: RemotePath) -> None:
     file = path / "state_dict.bin"
     assert file.fetch().read_bytes() == FILES["state_dict.bin"]

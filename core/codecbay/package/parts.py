@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from codecbay.errors import CodecbayError, nearest
 from codecbay.files import written_directory
 from codecbay.package.card import model_card
@@ -71,7 +73,7 @@ class Parts:
         if format not in WRITERS:
             raise CodecbayError(f"format={format!r} is not one of {', '.join(WRITERS)}.{nearest(format, WRITERS)}")
         ending, write = WRITERS[format]
-        for name, contents in self.files.items():
+        for name, contents in tqdm(self.files.items(), desc=format, unit="file", disable=None):
             write(contents, (directory / name).with_suffix(ending))
         for folder in self.beside:
             shutil.copytree(folder, directory / folder.name)

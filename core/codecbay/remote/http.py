@@ -10,6 +10,19 @@ from typing import Any
 from codecbay.errors import SourceError
 from codecbay.remote.paths import NoRangesError
 
+
+class UnreachableError(SourceError):
+    """There is no answer, or it broke off: another attempt may do better."""
+
+
+class RefusedError(SourceError):
+    """The server says no; ``status`` is its code."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 _ATTEMPTS = 3  # of a part of a file, where the connection breaks
 _TIMEOUT = 30.0  # seconds without an answer
 
@@ -19,7 +32,8 @@ def response(method: str, url: str, headers: Mapping[str, str]) -> Iterator[Any]
     """The answer to a request, redirects followed, its body not read yet.
 
     Raises:
-        SourceError: there is no answer, or one that says no.
+        UnreachableError: there is no answer.
+        RefusedError: there is one that says no.
     """
     from huggingface_hub.errors import HTTPError
     from huggingface_hub.utils import get_session
@@ -29,10 +43,11 @@ def response(method: str, url: str, headers: Mapping[str, str]) -> Iterator[Any]
     try:
         with get_session().stream(method, url, headers=own, follow_redirects=True, timeout=_TIMEOUT) as answer:
             if answer.status_code >= 400 and answer.status_code != 416:
-                raise SourceError(f"{url}: the server answers {answer.status_code}{_hint(answer)}.")
+                message = f"{url}: the server answers {answer.status_code}{_hint(answer)}."
+                raise RefusedError(message, answer.status_code)
             yield answer
     except HTTPError as error:
-        raise SourceError(f"{url}: cannot be reached: {_cause(error)}.") from None
+        raise UnreachableError(f"{url}: cannot be reached: {_cause(error)}.") from None
 
 
 def _hint(answer: Any) -> str:
@@ -68,6 +83,7 @@ class RangeFile(io.RawIOBase):
         self._headers = headers
         self._position = 0
         self._tag: str | None = None
+        self._direct: str | None = None  # where redirects led, so that they are followed once
 
     def readable(self) -> bool:
         """It is."""
@@ -100,17 +116,17 @@ class RangeFile(io.RawIOBase):
         return count
 
     def _part(self, start: int, count: int) -> bytes:
-        problem = ""
-        for _ in range(_ATTEMPTS):
-            headers = {**self._headers, "Range": f"bytes={start}-{start + count - 1}"}
+        for left in reversed(range(_ATTEMPTS)):
+            # Tokens are for the first server alone.
+            headers = {"Range": f"bytes={start}-{start + count - 1}", **({} if self._direct else self._headers)}
             try:
-                with response("GET", self._url, headers) as answer:
+                with response("GET", self._direct or self._url, headers) as answer:
                     return self._body(answer, start, count)
-            except SourceError as error:
-                if "cannot be reached" not in str(error):
+            except (UnreachableError, RefusedError) as error:
+                if not left or (self._direct is None and isinstance(error, RefusedError)):
                     raise
-                problem = str(error)
-        raise SourceError(problem)
+                self._direct = None  # it may have been good for a while only
+        raise AssertionError("the last attempt returns or raises")
 
     def _body(self, answer: Any, start: int, count: int) -> bytes:
         if answer.status_code == 200:
@@ -128,5 +144,7 @@ class RangeFile(io.RawIOBase):
             if len(data) > count:
                 break
         if len(data) != count:
-            raise SourceError(f"{self._url}: cannot be reached: {len(data)} bytes came where {count} were asked for.")
+            raise UnreachableError(f"{self._url}: broke off: {len(data)} bytes came where {count} were asked for.")
+        if str(answer.url) != self._url:
+            self._direct = str(answer.url)
         return bytes(data)

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from codecbay.errors import SourceError
 from codecbay.files import make_parents, written_whole
-from codecbay.remote.http import RangeFile, response
+from codecbay.remote.http import RangeFile, RefusedError, UnreachableError, response
 
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,64})\.")  # as torch.hub has it: name-<start of its SHA-256>.ext
 _ATTEMPTS = 5
@@ -122,8 +122,8 @@ class WebTree:
                 size = answer.headers.get("Content-Length", "")
                 tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
                 url = str(answer.url)
-        except SourceError as error:
-            if "answers 404" in str(error):
+        except RefusedError as error:
+            if error.status == 404:
                 return None
             raise
         if not url.startswith("https://"):
@@ -168,9 +168,7 @@ class WebTree:
                     break
                 try:
                     self._continue(name, part, done, tag, bar)
-                except SourceError as error:
-                    if "cannot be reached" not in str(error):
-                        raise
+                except UnreachableError as error:
                     last = str(error)
             else:
                 raise SourceError(f"{last or self._url(name)} The download is taken up from there next time.")
