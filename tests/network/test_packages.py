@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 import codecbay
 import tiny
 from codecbay.errors import CodecbayError, IncompatibleError, PackageError, SourceError, UnresolvedReferenceError
+from codecbay.factory import download
 from codecbay.package import read_package_file
 from codecbay.package.writing import Contents, write_twin
 from codecbay.registry import get_registry
@@ -302,3 +305,30 @@ def test_a_registry_tells_the_hash_of_a_file(right: bool, address: str, own: Cal
     else:
         with pytest.raises(SourceError, match="its SHA-256 is"):
             codecbay.load_codec("mine", device="cpu")
+
+
+@pytest.mark.parametrize("state", ["absent", "present", "out of reach"])
+def test_a_download_includes_what_takes_melodies_out_of_a_mix(
+    state: str, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[str] = []
+
+    def get_model(name: str) -> object:
+        asked.append(name)
+        if state == "out of reach":
+            raise OSError("no network")
+        return object()
+
+    pretrained = types.ModuleType("demucs.pretrained")
+    pretrained.get_model = get_model  # type: ignore[attr-defined]
+    package = types.ModuleType("demucs")
+    package.pretrained = pretrained  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "demucs", None if state == "absent" else package)
+    melody = MONO.parent / "musicgen-melody"
+    if state == "out of reach":
+        with pytest.raises(SourceError, match="demucs cannot fetch"):
+            download(melody, text_encoder=TEXT_ENCODER)
+    else:
+        download(melody, text_encoder=TEXT_ENCODER)
+    assert asked == ([] if state == "absent" else ["htdemucs"])
+    assert bool(caplog.messages) is (state == "absent")

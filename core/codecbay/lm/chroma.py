@@ -97,6 +97,17 @@ class ChromaExtractor(nn.Module):
         return self._filters
 
 
+def load_demucs() -> Any:
+    """The model that takes stems apart, fetched by demucs itself where it is not in torch's cache yet.
+
+    Raises:
+        ImportError: demucs is not installed.
+    """
+    from demucs import pretrained
+
+    return pretrained.get_model("htdemucs")
+
+
 class StemSeparator:
     """Takes drums and bass out of a mix with demucs, where it is installed; otherwise leaves the mix alone."""
 
@@ -108,9 +119,7 @@ class StemSeparator:
         """Mix ``[B, C, S]`` at ``sample_rate`` to melody ``[B, 1, S]`` at ``target_rate``."""
         if self._model is None and not self._missing:
             try:
-                from demucs import pretrained
-
-                self._model = pretrained.get_model("htdemucs")
+                self._model = load_demucs()
             except Exception as error:  # not installed, or its weights cannot be fetched
                 self._missing = True
                 warnings.warn(
