@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from codecbay._resources import builtin_registry
 from codecbay.audio import read_audio, write_audio
 from codecbay.factory import _tell_licence
 from codecbay.registry import get_registry
+from codecbay_encodec.codec import EncodecCodec
 from command_line import Run
 from models import FIXTURES
 from package.forge import configured, directory, saved
@@ -101,6 +103,35 @@ def test_another_codec_cannot_decode(run: Run, mono: Path, packages: Path, tone:
     assert "Decode them with the codec that made them" in refused.err
 
 
+def test_the_codec_that_decoded_is_named(run: Run, mono: Path, tone: Path, tmp_path: Path) -> None:
+    assert run("encode", tone, "--codec", mono).code == 0
+    copy = shutil.copy(mono / "compression_state_dict.bin", tmp_path / "copy.bin")
+    codes = tone.with_suffix(".codes")
+    assert run("decode", codes, "--json").json["codec"] == str(mono)
+    assert run("decode", codes, "--codec", copy, "--json").json["codec"] == str(copy)
+
+
+@pytest.mark.parametrize("method", ["encode", "decode"])
+def test_a_codec_that_fails_is_named(
+    run: Run, mono: Path, tone: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    assert run("encode", tone, "--codec", mono).code == 0
+    source = tone if method == "encode" else tone.with_suffix(".codes")
+
+    def fail(*_: object, **__: object) -> None:
+        raise IndexError("far out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncodecCodec, f"{method}_audio", fail)
+        refused = run(method, source, "--codec", mono)
+    said = f"The codec '{mono}' failed in {method}: IndexError: far out\nIn Python, the traceback shows where."
+    assert (refused.code, refused.err) == (1, f"Error: {said}\n")
+    monkeypatch.setattr(EncodecCodec, method, fail)
+    refused = run(method, source, "--codec", mono)
+    assert refused.code == 1
+    assert "of the back-end 'encodec' failed at a second of noise: IndexError: far out\n" in refused.err
+
+
 def test_check_tells_by_its_exit_code(run: Run, mono: Path, packages: Path) -> None:
     assert run("check", mono).code == 0
     refused = run("check", mono, "--codec", packages / "encodec-48khz-stereo-renormalized", "--json")
@@ -129,7 +160,13 @@ def test_info_shows_what_a_package_declares(run: Run, mono: Path) -> None:
 def test_info_shows_a_codec_in_the_layout_of_transformers(run: Run, tmp_path: Path) -> None:
     package = tiny.snac_directory(tmp_path / "snac")
     (file,) = run("info", package, "--json").json["files"]
-    assert (file["is"], file["num_codebooks"]) == ("codec", 7)
+    assert (file["is"], file["backend"], file["num_codebooks"]) == ("codec", "snac", 7)
+
+
+def test_info_says_what_it_is_given_instead_of_a_package(run: Run, mono: Path, tone: Path) -> None:
+    assert run("encode", tone, "--codec", mono).code == 0
+    assert "a file of codes, not a package. 'codecbay decode'" in run("info", tone.with_suffix(".codes")).err
+    assert "or config.json with weights in this directory, only tone.codes" in run("info", tone.parent).err
 
 
 def test_plugins_are_listed(run: Run) -> None:
@@ -165,6 +202,7 @@ def test_a_wrong_name_gets_near_misses(run: Run) -> None:
         refused = run(*(arg.format(mono=FIXTURES / "audiocraft" / "musicgen-mono") for arg in args))
         assert refused.code == 1
         assert "Did you mean 'encodec-32khz'?" in refused.err
+        assert "See 'codecbay codecs'." in refused.err
         assert refused.err.count("\n") == 1
 
 
@@ -233,7 +271,9 @@ licence = "MIT"
     assert (mine["name"], mine["backend"], mine["here"]) == ("mine", "encodec", "yes")
     assert "mine  32000" in run("codecs", "--fits", mono).out
     assert [codec["name"] for codec in run("codecs", "--sample-rate", 24000, "--json").json][-1] == "other-rate"
-    assert run("codecs").out.splitlines()[-1].split() == ["elsewhere", "no", "plugin", "MIT"]
+    *_, gone, elsewhere = run("codecs").out.splitlines()
+    assert gone.split() == ["gone", "not", "there:", "/no/such/codec", "MIT"]
+    assert elsewhere.split() == ["elsewhere", "back-end", "not", "told", "MIT"]
 
 
 def test_a_package_that_cannot_be_read_fits_nothing_and_says_why(run: Run, tmp_path: Path) -> None:

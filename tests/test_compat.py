@@ -55,7 +55,7 @@ def test_every_mismatch_is_in_one_report() -> None:
         ({"cardinalities": (2048, 2048, 2048, 1000)}, "card"),
         ({"sample_rate": 16000}, "sample_rate"),
         ({"channels": 2}, "channels"),
-        ({"frame_rate": Fraction(25)}, "frame_rate"),
+        ({"frame_size": 1280, "frame_rate": Fraction(25)}, "frame_rate"),
         ({"allowed_num_codebooks": (2, 3), "num_codebooks": 2}, "n_q"),
         ({"can_decode": False}, "decode"),
     ],
@@ -67,7 +67,8 @@ def test_each_field_alone(change: dict[str, object], field: str) -> None:
 
 def test_what_the_package_does_not_tell_is_not_compared() -> None:
     silent = replace(LM, sample_rate=None, channels=None, frame_rate=None)
-    assert compare(silent, replace(CODEC, sample_rate=8000, channels=2, frame_rate=Fraction(1))).ok
+    codec = replace(CODEC, sample_rate=8000, channels=2, frame_size=8000, frame_rate=Fraction(1))
+    assert compare(silent, codec).ok
 
 
 def test_codebooks_are_set_where_the_codec_allows_it_and_the_report_says_so() -> None:

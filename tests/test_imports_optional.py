@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,30 @@ def test_the_real_one_is_used_where_it_loads(path: Path) -> None:
         torchaudio = importlib.import_module("torchaudio")
         assert torchaudio.functional.resample(1, 2) == (1, 2)
     assert "torchaudio" in sys.modules
+
+
+def test_a_library_that_asks_whether_torchaudio_is_installed_hears_the_truth(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(path)])  # with no torchaudio
+    asks = "import importlib.util\nfound = importlib.util.find_spec('torchaudio')\nimport torchaudio"
+    (path / "asking.py").write_text(asks)
+    assert import_library("asking", needed_by="a test", install="pip install it").found is None
+    del sys.modules["asking"]
+    install(path, "raise OSError")
+    importlib.invalidate_caches()
+    found = import_library("asking", needed_by="a test", install="pip install it").found
+    assert found.origin == str(path / "torchaudio" / "__init__.py")
+
+
+def test_the_stand_in_of_one_thread_does_not_vanish_under_another(path: Path) -> None:
+    install(path, "raise OSError")
+    (path / "slow.py").write_text("import time, torchaudio\ntime.sleep(0.2)\nimport torchaudio.functional")
+    with ThreadPoolExecutor() as pool, harmless_torchaudio():
+        importlib.import_module("torchaudio")
+        other = pool.submit(import_library, "slow", needed_by="a test", install="pip install it")
+        time.sleep(0.1)
+    assert other.result().torchaudio.functional
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it() -> None:

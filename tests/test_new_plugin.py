@@ -67,6 +67,7 @@ def test_what_to_do_next_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[s
     told = capsys.readouterr().out
     assert f"  cd '{tmp_path}/a plugin'\n  pip install -e \".[test]\"\n  pytest\n" in told
     assert "src/codecbay_linear/codec.py" in told
+    assert str(ROOT / "docs" / "plugins" / "write.md") in told
 
 
 @pytest.mark.parametrize(

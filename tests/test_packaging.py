@@ -25,6 +25,7 @@ def test_the_wheel_holds_core_plugins_and_registry_and_nothing_else(wheel: zipfi
     assert "codecbay/py.typed" in names
     assert "codecbay/cli/generate.py" in names
     assert "codecbay_encodec/py.typed" in names
+    assert {"codecbay/docs/plugins/write.md", "codecbay/docs/plugins/conformance.md"} <= set(names)
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"codecbay", *plugin_folders()}
 

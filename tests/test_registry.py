@@ -209,6 +209,7 @@ def test_a_frame_rate_is_exact() -> None:
 
 def test_near_misses_are_suggested() -> None:
     assert "encodec-32khz" in get_registry().suggest("codec", "encodec-32kz")
+    assert get_registry().suggest("codec", "snac") == " There are snac-24khz, snac-32khz, snac-44khz."
     assert get_registry().suggest("codec", "zzzzzz") == ""
 
 
@@ -336,6 +337,29 @@ def test_what_is_published_is_looked_for_where_it_is_published(name: str, where:
         codecbay.load_codec(name)
 
 
+def test_a_registry_file_that_is_not_there_is_named_and_no_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = PluginInfo("theirs", "theirs", "theirs 1.0", "loaded")
+    path = write(tmp_path / "theirs.toml", ENTRY.format(name="new", source="a/new"))
+    monkeypatch.setattr("codecbay.plugins.get_plugins", lambda: Plugins(registries=[(info, path)]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CODECBAY_REGISTRY", "nope.toml")
+    get_registry.cache_clear()
+    with pytest.raises(RegistryError, match=rf"CODECBAY_REGISTRY names {tmp_path / 'nope.toml'}, which is not there"):
+        get_registry()
+    get_registry.cache_clear()
+
+
+def test_one_path_in_two_files_is_two_places(tmp_path: Path) -> None:
+    files = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        files.append(write(tmp_path / name / "registry.toml", ENTRY.format(name=name, source="./codec")))
+    entries = Registry(files).entries("codec")
+    assert [entry.local_path for entry in entries] == [tmp_path / "one" / "codec", tmp_path / "two" / "codec"]
+
+
 def test_a_registry_in_the_users_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "codecbay").mkdir()
     write(tmp_path / "codecbay" / "registry.toml", ENTRY.format(name="mine", source="me/mine"))
@@ -351,7 +375,7 @@ def test_a_plugins_registry_that_clashes_is_left_out(tmp_path: Path, monkeypatch
     plugins = Plugins(registries=[(info, path) for path in paths])
     monkeypatch.setattr("codecbay.plugins.get_plugins", lambda: plugins)
     get_registry.cache_clear()
-    with pytest.warns(UserWarning, match=r"'theirs' is left out.*'mimi' stands twice.*registry\.toml.*mimi\.toml"):
+    with pytest.warns(UserWarning, match=r"'theirs' is left out, and.*'mimi' stands twice.*registry\.toml.*mimi\.toml"):
         registry = get_registry()
     get_registry.cache_clear()
     assert registry.find("codec", "a/mimi") is None

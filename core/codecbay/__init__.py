@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from codecbay.errors import IncompatibleError as IncompatibleError
     from codecbay.errors import MissingDependencyError as MissingDependencyError
     from codecbay.errors import PackageError as PackageError
+    from codecbay.errors import PluginError as PluginError
     from codecbay.errors import WeightsError as WeightsError
     from codecbay.factory import check as check
     from codecbay.factory import load as load
@@ -68,6 +69,7 @@ _EXPORTS = {
     "MusicGen": "generation",
     "PackageError": "errors",
     "PackageFile": "package",
+    "PluginError": "errors",
     "Report": "compat",
     "Section": "package",
     "TextConditioner": "lm.conditioners",

@@ -154,7 +154,10 @@ class Codec(nn.Module, abc.ABC):
         self._spec = self._spec.with_num_codebooks(n)
 
     def fingerprint(self) -> str:
-        """A hash of ``identity()`` and the spec: two codecs with the same one mean the same by their codes."""
+        """A hash that two codecs share if they mean the same by their codes.
+
+        It is of ``identity()``, and of the spec's sample rate, channels, frame size and cardinalities.
+        """
         if self._fingerprint is None:
             self._fingerprint = self._hash()
         return self._fingerprint

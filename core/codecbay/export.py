@@ -73,8 +73,11 @@ def export_codec(checkpoint: Source, out: Source, *, overwrite: bool = False) ->
 def export_pretrained_codec(source: Source, out: Source, *, overwrite: bool = False) -> Path:
     """Write the codec of a package: a reference where it is published, a copy where it is a file.
 
+    Of a file in another layout than AudioCraft's, a reference is written, too, if a registry has a name for it: the
+    package is then good wherever that name is known.
+
     Args:
-        source: the name of a published codec, or a package that holds one, such as :func:`export_codec` writes.
+        source: the name of a codec, or a package that holds one, such as :func:`export_codec` writes.
         out: the file to write, or a directory to write ``compression_state_dict.bin`` into.
         overwrite: take the place of a file that is there.
 
@@ -92,9 +95,11 @@ def export_pretrained_codec(source: Source, out: Source, *, overwrite: bool = Fa
         return _save(path, Contents({}, reference=_known_as(resolved.reference)), overwrite)
     file = resolved.file
     if file is None or file.header.layout != "audiocraft":
+        if resolved.registered is not None:
+            return _save(path, Contents({}, reference=resolved.registered), overwrite)
         raise PackageError(
             f"{os.fspath(source)}: only a codec in AudioCraft's layout can become a part of an export package. "
-            "Name a published codec instead, to write a reference to it."
+            "Of any other, a reference can be written: give the name that a registry file has for it."
         )
     return _write(path, file.header, _built_fingerprint(file), overwrite)
 

@@ -29,7 +29,7 @@ from codecbay.errors import (
 from codecbay.hookspecs import Backend
 from codecbay.lm.config import LMConfig, read_lm_config
 from codecbay.package import Header, Package, PackageFile, fetch_directory, read_package_file
-from codecbay.plugins import find_backend, get_plugins
+from codecbay.plugins import find_backend, get_plugins, named_failure
 from codecbay.registry import UNKNOWN, RegistryEntry, forbids_commercial_use, get_registry
 from codecbay.remote import AnyPath, RemotePath, WebTree
 from codecbay.spec import CodecSpec
@@ -59,6 +59,7 @@ class ResolvedCodec:
         file: its package file, where it has one.
         backend: that builds it; ``None`` where it is only known by name.
         reference: the name it is published by, for a reference.
+        registered: the name that a registry has for it, where it lies on this disk.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ResolvedCodec:
     file: PackageFile | None
     backend: Backend | None
     reference: str | None = None
+    registered: str | None = None
 
     def found(self) -> ResolvedCodec:
         """The same with its file, which may lie on the other side of a network, and what builds it.
@@ -78,7 +80,9 @@ class ResolvedCodec:
             return self
         entry = get_registry().find("codec", self.reference or self.name)
         if entry is None:
-            raise UnresolvedReferenceError(f"The codec '{self.name}' is not known by that name. Give it with codec=.")
+            raise UnresolvedReferenceError(
+                f"The codec '{self.name}' is not known by that name. Give it with codec= (--codec)."
+            )
         found = _resolve_file(_codec_file(_published(entry)), self.name)
         return replace(found, reference=self.reference, spec=_with_licence(found.spec, entry))
 
@@ -123,7 +127,8 @@ class ResolvedCodec:
         codec.name = self.name
         if codec.spec.licence is None:
             codec._spec = replace(codec.spec, licence=self.spec.licence)  # which the registry may know
-        measure(codec)
+        with named_failure(f"The codec '{self.name}' of the back-end '{backend.name}' failed at a second of noise"):
+            measure(codec)
         return codec
 
 
@@ -184,7 +189,7 @@ def _find(kind: str, source: Source, revision: str | None = None) -> AnyPath:
     if sources.is_hub_id(text):
         _log.warning("'%s' is no file here and not in the registry: looking for hf://%s on the Hub.", text, text)
         return sources.hub_path(text, revision)
-    raise SourceError(f"{sources.missing(text)}{get_registry().suggest(kind, text)}")
+    raise SourceError(f"{sources.missing(text, kind)}{get_registry().suggest(kind, text)}")
 
 
 def _published(entry: RegistryEntry, revision: str | None = None) -> AnyPath:
@@ -244,13 +249,13 @@ def _resolve_file(file: PackageFile, name: str) -> ResolvedCodec:
         if not _NAME.fullmatch(header.reference) or ".." in header.reference:
             raise UnresolvedReferenceError(
                 f"{header.path}: refers to the codec {header.reference[:100]!r}, which is not the name of a published "
-                "codec; paths and addresses inside a package are refused. Give the codec with codec=."
+                "codec; paths and addresses inside a package are refused. Give the codec with codec= (--codec)."
             )
         known = _by_name(header.reference)
         if known is None:
             raise UnresolvedReferenceError(
                 f"{header.path}: refers to the codec '{header.reference}', which neither the registry nor a plugin "
-                f"knows.{get_registry().suggest('codec', header.reference)} Give the codec with codec=."
+                f"knows.{get_registry().suggest('codec', header.reference)} Give the codec with codec= (--codec)."
                 f"{get_plugins().failure_hint()}"
             )
         return known
@@ -279,8 +284,10 @@ def _by_name(name: str) -> ResolvedCodec | None:
     if file.header.reference is not None:
         raise SourceError(f"{file.header.path}: refers to a codec, where {entry.origin} has '{entry.name}' itself.")
     found = _resolve_file(file, entry.name)
-    reference = None if entry.local_path is not None else entry.source
-    return replace(found, spec=_with_licence(found.spec, entry), reference=reference)
+    found = replace(found, spec=_with_licence(found.spec, entry))
+    if entry.local_path is None:
+        return replace(found, reference=entry.source)
+    return replace(found, registered=entry.name)
 
 
 def check(
@@ -329,8 +336,10 @@ def _check(
     trained_with = config.trained_on
     lm_spec = config.spec
     if own is not None:
-        trained_with = own.reference or trained_with
-        lm_spec = replace(lm_spec, frame_rate=own.spec.frame_rate)
+        trained_with = own.reference or own.registered or trained_with
+    trained_spec = _known_spec(trained_with) if own is None else own.spec
+    if trained_spec is not None:
+        lm_spec = replace(lm_spec, frame_rate=trained_spec.frame_rate)
     report = compat.compare(
         lm_spec,
         spec,
@@ -348,7 +357,7 @@ def _own_codec(package: Package, *, needed: bool) -> ResolvedCodec | None:
     if package.codec is None:
         if needed:
             raise SourceError(
-                f"{package.directory}: the package has no {sources.CODEC_FILE}. Give the codec with codec=."
+                f"{package.directory}: the package has no {sources.CODEC_FILE}. Give the codec with codec= (--codec)."
             )
         return None
     try:
@@ -378,18 +387,35 @@ def _trained_on(
             return True
         sums = [{name: header.blocks[t.block].crc for name, t in header.tensors.items()} for header in (ours, theirs)]
         return None if None in (*sums[0].values(), *sums[1].values()) else sums[0] == sums[1]
-    if trained_with is not None and codec.reference is not None:
-        return _full_name(trained_with) == _full_name(codec.reference)
-    return None
+    name = codec.reference or codec.registered
+    return None if trained_with is None or name is None else _same_name(trained_with, name)
 
 
 def _full_path(path: AnyPath) -> AnyPath:
     return path.resolve() if isinstance(path, Path) else path
 
 
-def _full_name(name: str) -> str:
-    entry = get_registry().find("codec", name)
-    return name if entry is None else entry.same_as or entry.source
+def _same_name(one: str, other: str) -> bool | None:
+    """Whether two names stand for one codec; ``None`` where nothing tells."""
+    entries = [get_registry().find("codec", name) for name in (one, other)]
+    if any(entry is not None and entry.local_path is not None for entry in entries):
+        return entries[0] is entries[1] or None  # what lies on this disk may be a copy of anything
+    found = [
+        name if entry is None else entry.same_as or entry.source
+        for name, entry in zip((one, other), entries, strict=True)
+    ]
+    return found[0] == found[1]
+
+
+def _known_spec(name: str | None) -> CodecSpec | None:
+    """The spec of a codec that the registry describes, without a look at a network."""
+    entry = None if name is None else get_registry().find("codec", name)
+    if entry is None or entry.local_path is None:
+        return None if entry is None else entry.spec
+    try:
+        return resolve_codec(entry.local_path).spec
+    except CodecbayError:
+        return None
 
 
 def load_codec(
@@ -511,12 +537,13 @@ def load(
 
 
 def _packable(codec: ResolvedCodec | None) -> PackageFile | None:
-    """What stands for a codec in a package: its own file, or a reference to where it is published."""
+    """What stands for a codec in a package: its own file, or a reference by the name that it is known by."""
     if codec is None or codec.file is None:
         return None
-    if codec.reference is not None:
-        return PackageFile(Header.for_reference(codec.reference))
-    return codec.file if codec.file.header.layout == "audiocraft" else None
+    if codec.reference is None and codec.file.header.layout == "audiocraft":
+        return codec.file
+    name = codec.reference or codec.registered
+    return None if name is None else PackageFile(Header.for_reference(name))
 
 
 def download(
@@ -548,7 +575,10 @@ def download(
         file, _ = resolve_codec(source, revision).at_hand()
         return [Path(str(file.header.path))]
     own = _own_codec(package, needed=codec is None)
-    plan = make_plan(package, read_lm_config(package.lm.header), own, text_encoder).fetch(progress=True)
+    config = read_lm_config(package.lm.header)
+    plan = make_plan(package, config, own, text_encoder).fetch(progress=True)
+    if any(conditioner.model == "chroma_stem" for conditioner in config.conditioners.values()):
+        _fetch_demucs()
     found = [plan.package.lm.header.path, *(path for path in plan.text_encoders.values())]
     files = [None if plan.package.codec is None else plan.package.codec.fetch(progress=True)]
     files += [None if plan.codec is None else plan.codec.file]
@@ -664,6 +694,18 @@ def _find_text_encoder(name: str, package: Package, wanted: Source | None) -> An
         f"The language model needs the text encoder {name[:100]!r}, which is not beside its files in "
         f"{package.directory}. Name it with text_encoder= (--text-encoder)."
     )
+
+
+def _fetch_demucs() -> None:
+    """Have demucs fetch what a melody is taken out of a mix with; without demucs, the whole mix serves."""
+    from codecbay.lm.chroma import load_demucs
+
+    try:
+        load_demucs()
+    except ImportError:
+        _log.warning("demucs is not installed: melodies will be taken from the whole mix (pip install demucs).")
+    except Exception as error:  # it fetches by itself, and fails in its own ways
+        raise SourceError(f"demucs cannot fetch the model that takes melodies out of a mix: {error}") from None
 
 
 def own_text_encoders(package: Package, config: LMConfig) -> list[Path]:

@@ -156,7 +156,8 @@ class GenerativeModel:
         if codec is None:
             raise PackageError(
                 f"The codec '{self.compression_model.name}' can be no part of a package: it is neither in AudioCraft's "
-                "layout nor published. Save the model over another, or publish this one and name it in a registry."
+                "layout nor known by a name. Save the model over another, or name this one in a registry file and load "
+                "it by that name."
             )
         own = bare(self.compression_model)
         # Over a codec that is known to be another, the model is still one of the codec that it was trained on.

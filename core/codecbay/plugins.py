@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
@@ -337,6 +338,26 @@ class _GuardedKind:
                 f"The conditioner '{context.name}' of the kind '{self.name}' ({self._distribution}) cannot be built: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+@contextmanager
+def named_failure(what: str) -> Iterator[None]:
+    """Say what failed, of code that is a plugin's, where anything can come out of it.
+
+    Args:
+        what: failed, such as ``The codec 'x' failed in encode``.
+
+    Raises:
+        PluginError: it did.
+    """
+    try:
+        yield
+    except (CodecbayError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
+            raise
+        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _info(point: EntryPoint, state: str, error: str | None = None, **more: Any) -> PluginInfo:

@@ -93,12 +93,14 @@ class Registry:
         for file in files:
             for entry in _read(file):
                 self._entries.append(entry)
-                for name in {entry.name, entry.source, *entry.aliases}:
+                # Paths are meant from their own file: the same one in two files leads to two places.
+                sources = {entry.source} if entry.local_path is None else set()
+                for name in {entry.name, *entry.aliases} | sources:
                     other = self._by_name.setdefault((entry.kind, name), entry)
                     if other is not entry:
                         raise RegistryError(
                             f"The {entry.kind} name {name!r} stands twice: as '{other.name}' in {other.origin} "
-                            f"and as '{entry.name}' in {entry.origin}."
+                            f"and as '{entry.name}' in {entry.origin}. Rename or delete one of them."
                         )
 
     def entries(self, kind: str) -> Iterator[RegistryEntry]:
@@ -128,15 +130,22 @@ def get_registry() -> Registry:
     own = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "codecbay" / "registry.toml"
     files = [builtin_registry()]
     files += [own] if own.is_file() else []
-    files += [Path(os.environ[ENV]).expanduser()] if os.environ.get(ENV) else []
+    named = os.environ.get(ENV)
+    if named:
+        path = Path(named).expanduser().absolute()
+        if not path.is_file():
+            raise RegistryError(f"{ENV} names {path}, which is not there.")
+        files.append(path)
+    registry = Registry(files)
     for plugin, path in get_plugins().registries:
         try:
-            Registry([*files, path])
+            registry = Registry([*files, path])
         except RegistryError as error:  # a plugin's mistake must not take the others' codecs away
-            warnings.warn(f"The registry of the plugin '{plugin.name}' is left out. {error}", stacklevel=2)
+            text = f"The registry of the plugin '{plugin.name}' is left out, and all others are used. {error}"
+            warnings.warn(text, stacklevel=2)
         else:
             files.append(path)
-    return Registry(files)
+    return registry
 
 
 def forbids_commercial_use(licence: str) -> bool:

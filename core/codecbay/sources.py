@@ -83,13 +83,14 @@ def is_hub_id(text: str) -> bool:
     )
 
 
-def missing(source: str | os.PathLike[str]) -> SourceError:
-    """The error for a source where nothing was found."""
+def missing(source: str | os.PathLike[str], kind: str | None = None) -> SourceError:
+    """The error for a source where nothing was found; ``kind`` is what a name was looked for in the registry as."""
     text = os.fspath(source)
-    hint = ""
+    named = "" if kind is None else f", and no {kind} is called so"
+    hint = " See 'codecbay codecs'." if kind == "codec" else ""
     if _HUB_ID.fullmatch(text) and not text.endswith(_FILE_NAMES):
-        hint = f" If you mean the repository of that name on the Hugging Face Hub, write hf://{text}."
-    return SourceError(f"{text[:200]}: there is no such file or directory.{hint}")
+        hint += f" If you mean the repository of that name on the Hugging Face Hub, write hf://{text}."
+    return SourceError(f"{text[:200]}: there is no such file or directory{named}.{hint}")
 
 
 def find_files(path: AnyPath, *names: str) -> list[AnyPath]:
@@ -118,7 +119,8 @@ def find_files(path: AnyPath, *names: str) -> list[AnyPath]:
         if name in there:
             raise SourceError(f"{path / name}: not a file.")
     shown = ", ".join(there[:8]) + (", …" if len(there) > 8 else "") if there else "nothing"
-    raise SourceError(f"{path}: there is no {' or '.join(names)} in this directory, only {shown}.{hint}")
+    wanted = [*names, f"{_CONFIG_FILE} with weights"] if CODEC_FILE in names else names
+    raise SourceError(f"{path}: there is no {' or '.join(wanted)} in this directory, only {shown}.{hint}")
 
 
 def is_transformers_codec(path: AnyPath) -> bool:

@@ -34,6 +34,8 @@ class DacCodec(Codec):
         library: that the model is of.
     """
 
+    _reach = 48  # of convolutions whose rates are 2 at least: they see 39 steps of each layer, and few of the last
+
     def __init__(self, spec: CodecSpec, name: str, model: Any, library: str) -> None:
         super().__init__(spec, name)
         self.model = model

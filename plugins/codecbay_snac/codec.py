@@ -55,6 +55,7 @@ class SnacCodec(Codec):
         super().__init__(config.spec, name)
         self.config = config
         self.model = model
+        self._reach = config.reach
         self.register_buffer("silence", torch.zeros(1, config.spec.num_codebooks, 1, dtype=torch.long))
 
     def codebooks(self) -> list[Tensor]:

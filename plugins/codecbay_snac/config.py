@@ -12,6 +12,7 @@ from codecbay.spec import CodecSpec
 
 MAX_WIDTH = 1 << 16  # no layer of a codec has more channels
 MAX_STREAMS = 1024
+MAX_WINDOW = 5  # seconds that attention may take at once
 HEAD_WIDTH = 64  # of the library's attention, whatever the width of the layer
 
 
@@ -51,6 +52,11 @@ class SnacConfig:
         """Frames that fill whole windows of attention: encoder and decoder take no others."""
         coarsest = max(self.vq_strides)
         return math.lcm(coarsest, self.attn_window_size or 1) // coarsest
+
+    @property
+    def reach(self) -> int:
+        """Frames to either side that a frame depends on, at most: 48 steps of convolutions, a window of attention."""
+        return -(-(48 + (self.attn_window_size or 0)) // max(self.vq_strides)) + 1
 
     @property
     def spec(self) -> CodecSpec:
@@ -111,6 +117,12 @@ def read_config(header: Header) -> SnacConfig:
         raise section.error("decoder_rates", f"makes {decoded} samples of a step, but encoder_rates {encoded}.")
     if config.frame_size > config.sampling_rate:
         raise section.error("encoder_rates", f"makes frames of {config.frame_size} samples, longer than a second.")
+    if config.frame_size * config.whole_frames > MAX_WINDOW * config.sampling_rate:
+        raise section.error(
+            "attn_window_size",
+            f"is {config.attn_window_size}, so that only every {config.whole_frames} frames fill whole windows: "
+            f"longer than {MAX_WINDOW} s.",
+        )
     _compare_with_tensors(header, section, config)
     return config
 

@@ -24,6 +24,7 @@ class TransformersCodec(Codec):
         self.description = description
         self.model = model
         self._adapter = ADAPTERS[description.model_type]
+        self._reach = description.reach
 
     def codebooks(self) -> list[Tensor]:
         """The codebooks, a row for each code."""
@@ -41,7 +42,8 @@ class TransformersCodec(Codec):
         frames = -(-wav.shape[-1] // self.frame_size)
         if self._adapter.pads:
             wav = F.pad(wav, (0, frames * self.frame_size - wav.shape[-1]))
-        codes, scale = self._encode(wav)
+        with torch.random.fork_rng(devices=[]):  # up to 5.22, the library draws which layers to drop, and drops none
+            codes, scale = self._encode(wav)
         return codes[..., :frames], scale
 
     @torch.no_grad()

@@ -34,15 +34,36 @@ def test_lookahead_tells_the_latency(lookahead: int | None, causal: bool, latenc
 @pytest.mark.parametrize(
     "change",
     [
+        {"frame_rate": Fraction(25)},  # two steps of codes to a frame, as where two channels are interleaved
+        {"decoded_sample_rate": 16_000},
+        {"decoded_sample_rate": 48_000},
+        {"can_encode": False},
+        {"can_decode": False},
+        {"channels": 6},
+    ],
+    ids=str,
+)
+def test_what_some_codec_is_can_be_described(change: dict[str, Any]) -> None:
+    replace(SPEC, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         {"sample_rate": 0},
         {"channels": 1.0},
         {"cardinalities": (1000, 0, 8)},
         {"cardinalities": (1000, 8)},
         {"frame_rate": Fraction(0)},
+        {"frame_rate": 12.5},
+        {"frame_rate": Fraction(12)},
+        {"frame_size": 1_921},
+        {"can_encode": False, "can_decode": False},
         {"num_codebooks": 2},
         {"allowed_num_codebooks": ()},
         {"allowed_num_codebooks": (0, 3)},
         {"decoded_sample_rate": -1},
+        {"decoded_sample_rate": 22_051},
         {"lookahead": -1},
         {"lookahead": 0.5},
         {"chunked_tolerance": 1.5},

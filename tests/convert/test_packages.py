@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import codecbay
+import tiny
 from codecbay.convert import convert_package
 from codecbay.errors import CodecbayError, OutputError, PackageError
 from codecbay.package import read_package_file
@@ -78,6 +79,12 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
 def test_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CodecbayError, match="Did you mean 'safetensors'"):
         convert_package(MONO, tmp_path / "out", format="safetensor")
+
+
+def test_a_codec_in_another_layout_is_refused_by_its_back_end(tmp_path: Path) -> None:
+    codec = tiny.transformers_directory(tmp_path / "dac", tiny.transformers_model(*tiny.TRANSFORMERS["dac_44khz"]))
+    with pytest.raises(PackageError, match=r"only AudioCraft's layout is.* 'transformers'; share its directory"):
+        convert_package(codec, tmp_path / "out", format="safetensors")
 
 
 def test_a_broken_package_leaves_nothing(tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_a_configuration_without_weights_is_refused(tmp_path: Path) -> None:
         read_package_file(path)
 
 
+def test_tensors_that_lie_deeper_are_asked_for_higher_up(tmp_path: Path) -> None:
+    path = directory(tmp_path / "codec")
+    (path / "model.safetensors").unlink()
+    torch.save({"model": {"b": torch.ones(4)}, "step": 3}, path / "last.ckpt")
+    with pytest.raises(PackageError, match=r"'model' is a dict.* expected tensors at the top, or under 'state_dict'"):
+        read_package_file(path)
+
+
 def test_the_arguments_of_a_descript_file_are_its_configuration(tmp_path: Path) -> None:
     metadata = {"kwargs": {"sample_rate": 44100, "encoder_rates": [2, 4]}, "extra": None}
     torch.save({"state_dict": {"x": torch.ones(2)}, "metadata": metadata}, tmp_path / "weights.pth")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codecbay.errors import PackageError, WeightsError
+from codecbay.errors import PackageError, PluginError, WeightsError
 from codecbay.package import read_package_file
-from codecbay.package.weights import check_tensors, load_tensors
+from codecbay.package.weights import assign, check_tensors, load_tensors
 from package.conftest import Read
 from package.forge import golden, harmless, legacy, package, record, rezipped, saved, tensors
 
@@ -152,6 +152,19 @@ def test_tensors_that_do_not_fit_are_named(changes: dict[str, Any], problem: str
     check_tensors(read(golden("lm")), expected)
     with pytest.raises(WeightsError, match=problem):
         check_tensors(read(saved(package("lm", best_state=tensors("lm", **changes)))), expected)
+
+
+def test_a_buffer_without_a_value_is_named() -> None:
+    class Windowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.empty(2))
+            self.register_buffer("window", torch.hann_window(4), persistent=False)
+
+    with torch.device("meta"):
+        module = Windowed()
+    with pytest.raises(PluginError, match=r'Windowed: the buffer \'window\' has no value.*device="cpu"'):
+        assign(module, {"weight": torch.ones(2)}, device=torch.device("cpu"), dtype=torch.float32)
 
 
 KINDS: dict[str, Callable[[Tensor], Any]] = {

@@ -17,9 +17,8 @@ from click.testing import CliRunner
 import codecbay
 from codecbay.cli.conformance import conformance
 from codecbay.codec import Codec
-from codecbay.errors import CodecbayError, MissingDependencyError, SourceError
+from codecbay.errors import CodecbayError, MissingDependencyError, SourceError, WeightsError
 from codecbay.testing import CHECKS, parametrize_checks, run_checks
-from codecbay.testing.trial import DOCUMENT
 from codecbay_encodec.codec import EncodecCodec
 from testing.broken import BROKEN, MONO, TakesAnyCount, of
 
@@ -54,7 +53,7 @@ def test_a_failure_says_what_was_expected_and_found_and_where_to_read_more() -> 
     assert result.expected == "set_num_codebooks(-1) to be refused with CodecbayError"
     assert result.found == "it was let through"
     assert result.message == f"expected {result.expected}; found {result.found}"
-    assert result.read_more == "docs/plugins/conformance.md#codebook-counts"
+    assert result.read_more == f"{ROOT / 'docs' / 'plugins' / 'conformance.md'}#codebook-counts"
     assert result.to_dict()["ok"] is False
     json.dumps(result.to_dict())
 
@@ -125,7 +124,7 @@ def test_under_pytest(tmp_path: Path) -> None:
     assert "FAILED test_plugin.py::test_conformance[lengths]" in run.stdout
     assert "passed, but was expected to fail: it does not, in truth" in run.stdout
     assert "FAILED test_plugin.py::test_conformance[wrong-audio]" in run.stdout
-    assert "Read more: docs/plugins/conformance.md#wrong-audio" in run.stdout
+    assert f"Read more: {ROOT / 'docs' / 'plugins' / 'conformance.md'}#wrong-audio" in run.stdout
 
 
 def test_pytest_is_imported_only_for_tests() -> None:
@@ -149,7 +148,7 @@ def test_the_command_prints_json_and_exits_with_1_where_a_check_fails() -> None:
     facts = json.loads(run.output)
     assert facts["ok"] is False
     assert [check["status"] for check in facts["checks"]] == ["unexpected pass"]
-    assert facts["checks"][0]["read_more"] == "docs/plugins/conformance.md#lengths"
+    assert facts["checks"][0]["read_more"] == f"{ROOT / 'docs' / 'plugins' / 'conformance.md'}#lengths"
 
 
 @pytest.mark.parametrize("option", [["--expect", "lengths"], ["--check", "length"], ["--expect", "length=so"]])
@@ -166,8 +165,16 @@ def test_a_library_that_is_not_there_is_no_fault_of_the_codec() -> None:
         run_checks(make, checks=QUICK)
 
 
+def test_what_cannot_be_loaded_is_told_once(tmp_path: Path) -> None:
+    saved = torch.load(MONO / "compression_state_dict.bin", weights_only=True)
+    saved["best_state"].popitem()
+    torch.save(saved, tmp_path / "broken.bin")
+    with pytest.raises(WeightsError, match="missing"):
+        run_checks(tmp_path / "broken.bin", checks=QUICK)
+
+
 def test_every_check_is_explained() -> None:
-    text = (ROOT / DOCUMENT).read_text()
+    text = (ROOT / "docs" / "plugins" / "conformance.md").read_text()
     assert re.findall(r"^### (\S+)$", text, re.MULTILINE) == [check.name for check in CHECKS]
     for check in CHECKS:
         assert check.function.__doc__

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from codecbay import __version__
-from codecbay.errors import CodecbayError
+from codecbay.errors import CodecbayError, PluginError
 
 # name: (module, what it does)
 _COMMANDS = {
@@ -65,6 +65,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     try:
         cli.main(args, prog_name="codecbay", standalone_mode=True)
+    except PluginError as error:
+        _refuse(str(error) if error.__cause__ is None else f"{error}\nIn Python, the traceback shows where.")
     except CodecbayError as error:
         _refuse(str(error))
     except MemoryError:

@@ -17,6 +17,7 @@ from codecbay.cli.common import (
     print_json,
 )
 from codecbay.errors import SourceError
+from codecbay.plugins import named_failure
 
 
 @click.command()
@@ -36,9 +37,10 @@ def encode(
 
     wav, sample_rate = read_audio(sound)
     model = load_codec(codec, device=device, num_codebooks=num_codebooks)
-    encoded = model.encode_audio(wav, sample_rate, progress=True)
+    with named_failure(f"The codec '{model.name}' failed in encode"):
+        encoded = model.encode_audio(wav, sample_rate, progress=True)
     encoded.save(path)
-    _print(_facts(path, encoded), as_json)
+    _print(_facts(path, encoded, model.name), as_json)
 
 
 @click.command()
@@ -48,7 +50,7 @@ def encode(
 @device_option
 @json_option
 def decode(codes: Path, codec: str | None, output: Path | None, device: str | None, as_json: bool) -> None:
-    """Decode CODES, with the codec that made them and no other."""
+    """Decode CODES, with the codec that made them and no other, to the sample rate of the recording."""
     path = check_output(output or codes.with_suffix(".wav"), *SOUNDS)
     from codecbay.audio import write_audio
     from codecbay.codec import EncodedAudio
@@ -59,16 +61,17 @@ def decode(codes: Path, codec: str | None, output: Path | None, device: str | No
         model = load_codec(codec or encoded.codec, device=device)
     except SourceError as error:
         raise error if codec else SourceError(f"{error} Name the codec that made the codes with --codec.") from None
-    wav, sample_rate = model.decode_audio(encoded, progress=True)
+    with named_failure(f"The codec '{model.name}' failed in decode"):
+        wav, sample_rate = model.decode_audio(encoded, progress=True)
     write_audio(path, wav[0], sample_rate)
-    _print(_facts(path, encoded), as_json)
+    _print(_facts(path, encoded, model.name), as_json)
 
 
-def _facts(path: Path, encoded: Any) -> dict[str, Any]:
+def _facts(path: Path, encoded: Any, codec: str) -> dict[str, Any]:
     _, codebooks, frames = encoded.codes.shape
     return {
         "file": str(path),
-        "codec": encoded.codec,
+        "codec": codec,
         "fingerprint": encoded.fingerprint,
         "codebooks": codebooks,
         "frames": frames,

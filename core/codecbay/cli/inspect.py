@@ -103,7 +103,8 @@ def _checkpoint(path: AnyPath) -> dict[str, Any] | None:
 def _declared(file: PackageFile) -> dict[str, Any]:
     try:
         if file.header.role != "lm":
-            return resolve_codec(file).spec.to_dict()
+            codec = resolve_codec(file)
+            return {"backend": codec.backend.name if codec.backend else None, **codec.spec.to_dict()}
         config = read_lm_config(file.header)
     except CodecbayError as error:
         return {"problem": str(error)}

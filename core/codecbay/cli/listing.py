@@ -29,7 +29,8 @@ _EXTRA = re.compile(r"""([\w.-]+).*;.*\bextra\s*==\s*['"]([\w.-]+)['"]""")
 def codecs(name: str | None, sample_rate: int | None, fits: str | None, as_json: bool) -> None:
     """List the published codecs that are known by name, or show the one called NAME.
 
-    Nothing is downloaded. The column 'here' says whether the library that a codec needs is installed.
+    Nothing is downloaded. The column 'here' says whether what a codec needs is there: its plugin, the plugin's library,
+    and of a codec on the disk its files.
     """
     registry = get_registry()
     if name is not None:
@@ -102,7 +103,11 @@ def _row(entry: RegistryEntry) -> list[Any]:
 
 def _here(entry: RegistryEntry) -> tuple[str, str | None]:
     """Whether what builds the codec is installed, and the command that installs it where it is not."""
-    plugins = get_plugins()
+    path, plugins = entry.local_path, get_plugins()
+    if path is not None and not path.exists():
+        return f"not there: {path}", None
+    if path is None and entry.backend is None:
+        return "back-end not told", None
     backend = plugins.backends.get(entry.backend or "")
     if backend is None:
         return "no plugin", None

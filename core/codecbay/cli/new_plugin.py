@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from codecbay._resources import plugin_page
 from codecbay.cli.common import json_option, print_json
 from codecbay.errors import OutputError, PluginError
 from codecbay.files import written_directory
@@ -69,7 +70,7 @@ def new_plugin(name: str, directory: Path, as_json: bool) -> None:
     click.echo(f"The plugin '{name}' is written: {directory}, {len(paths)} files. Next:\n")
     for step in (f"cd {shlex.quote(str(directory))}", 'pip install -e ".[test]"', "pytest", "codecbay plugins"):
         click.echo(f"  {step}")
-    click.echo(f"\nThen put your codec into src/{module}/codec.py. See docs/plugins/write.md.")
+    click.echo(f"\nThen put your codec into src/{module}/codec.py. See {plugin_page('write.md')}")
 
 
 def _check_free(name: str) -> None:

@@ -150,7 +150,9 @@ def _resolve_codec(package: Package, wanted: Source | None) -> ResolvedCodec:
     if wanted is not None:
         return resolve_codec(wanted).found()
     if package.codec is None:
-        raise SourceError(f"{package.directory}: the package has no {sources.CODEC_FILE}. Give the codec with codec= (--codec).")
+        raise SourceError(
+            f"{package.directory}: the package has no {sources.CODEC_FILE}. Give the codec with codec= (--codec)."
+        )
     return resolve_codec(package.codec).found()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from codecbay.errors import CodecbayError
+from codecbay.errors import CodecbayError, PackageError
 from codecbay.export import codec_fingerprint
 from codecbay.factory import open_package, own_text_encoders, resolve_codec
 from codecbay.lm.config import read_lm_config
@@ -97,10 +97,15 @@ def _opened(source: Source) -> Package | PackageFile:
     try:
         return open_package(source)
     except CodecbayError:
-        file = resolve_codec(source).fetch(progress=True).file
-        if file is None or file.header.layout != "audiocraft":
+        codec = resolve_codec(source).fetch(progress=True)
+        if codec.file is None or codec.backend is None:
             raise
-        return file
+        if codec.file.header.layout != "audiocraft":
+            raise PackageError(
+                f"{codec.file.header.path}: only AudioCraft's layout is converted and pushed. This is a codec of the "
+                f"back-end '{codec.backend.name}'; share its directory as it is."
+            ) from None
+        return codec.file
 
 
 def _codec(file: PackageFile) -> Contents:

@@ -186,6 +186,6 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.de
     for name, buffer in module.named_buffers():
         if buffer.is_meta:
             raise PluginError(
-                f"{type(module).__name__}: the buffer '{name}' has no value. It is not in the state dict, and was computed "
-                'under torch.device("meta"): compute it with device="cpu".'
+                f"{type(module).__name__}: the buffer '{name}' has no value: it is not in the state dict, and was "
+                'computed under torch.device("meta"). Compute it with device="cpu".'
             )

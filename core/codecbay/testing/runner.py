@@ -38,12 +38,15 @@ def run_checks(
         A result for each check, in order; nothing else that the codec raises gets out.
 
     Raises:
-        CodecbayError: ``expected_failures`` names a check that there is not, or the source leads to no codec.
+        CodecbayError: ``expected_failures`` names a check that there is not, or the source leads to no codec, or to
+            one that cannot be built: then no check says more than this.
         MissingDependencyError: a library that the codec needs is not there, which is no fault of the codec.
     """
     chosen = tuple(checks)
     reasons = check_names(expected_failures)
     trial = make_trial(make_codec, package, device=device)
+    if not callable(make_codec):
+        _ = trial.codec  # what cannot be built is told once, and not by each check
     return [run_check(check, trial, reasons.get(check.name)) for check in chosen]
 
 

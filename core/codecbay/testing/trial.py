@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from codecbay._resources import plugin_page
 from codecbay.codec import Codec
 from codecbay.spec import facts
 
-DOCUMENT = "docs/plugins/conformance.md"
 _FRAMES = 12  # of a short signal
 
 
@@ -61,7 +61,7 @@ class Check:
     @property
     def read_more(self) -> str:
         """Where the check is explained."""
-        return f"{DOCUMENT}#{self.name}"
+        return f"{plugin_page('conformance.md')}#{self.name}"
 
 
 @dataclass(frozen=True)

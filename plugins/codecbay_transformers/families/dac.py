@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from codecbay.package import Header, Section
@@ -13,6 +14,8 @@ from codecbay_transformers.families.values import (
     take_ratios,
     take_upsampling,
 )
+
+_REACH = 48  # of convolutions whose ratios are 2 at least: they see 39 steps of each layer, and few of the last
 
 
 def describe(top: Section, header: Header) -> Description:
@@ -36,4 +39,5 @@ def describe(top: Section, header: Header) -> Description:
     }
     names = [f"quantizer.quantizers.{k}.codebook.weight" for k in range(total)]
     check_shapes(header, names, (size, arguments["codebook_dim"]))
-    return Description("dac", make_spec(rate, (size,) * total, math.prod(ratios), range(1, total + 1)), arguments)
+    spec = make_spec(rate, (size,) * total, math.prod(ratios), range(1, total + 1))
+    return Description("dac", replace(spec, chunked_tolerance=0.0), arguments, reach=_REACH)

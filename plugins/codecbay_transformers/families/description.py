@@ -23,6 +23,7 @@ class Description:
         bandwidths: in kbit/s, by number of codebooks, where the library chooses codebooks by bandwidth.
         chunk: samples that are encoded at once, where the codec works on chunks of a fixed length.
         stride: samples from the start of a chunk to the start of the next.
+        reach: frames to either side that a frame depends on, where that may be more than a second, and is bounded.
         unused: tensors that published packages hold, and the model has no use for.
     """
 
@@ -32,6 +33,7 @@ class Description:
     bandwidths: Mapping[int, float] = field(default_factory=dict)
     chunk: int | None = None
     stride: int | None = None
+    reach: int = 0
     unused: tuple[str, ...] = ()
 
 

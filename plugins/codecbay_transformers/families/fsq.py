@@ -15,6 +15,7 @@ from codecbay.package import Header, Section
 from codecbay.package.config import read_json
 from codecbay_transformers.families.description import Description, check_shapes, make_spec
 from codecbay_transformers.families.values import (
+    ACTIVATIONS,
     MAX_KERNEL,
     MAX_LAYERS,
     MAX_RATE,
@@ -31,7 +32,6 @@ _MIN_RATE = 42  # Hz; the bands lie between 20 Hz and half of it
 _GROUPS = 32  # of the decoder's norms
 _MAX_LEVELS = 32
 _MAX_CARDINALITY = 1 << 20
-_ACTIVATIONS = ("silu", "swish", "gelu", "relu", "gelu_new")
 
 
 def describe_xcodec2(top: Section, header: Header) -> Description:
@@ -91,7 +91,7 @@ def _describe(
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
         "head_dim": head,
-        "hidden_act": top.take_str("hidden_act", "silu", choices=_ACTIVATIONS),
+        "hidden_act": top.take_str("hidden_act", "silu", choices=ACTIVATIONS),
         "max_position_embeddings": top.take_int("max_position_embeddings", 4096),
         "rms_norm_eps": top.take_float("rms_norm_eps", 1e-6, low=0, high=1),
         "rope_parameters": take_rope(top),
@@ -127,7 +127,7 @@ def _take_semantic(top: Section) -> dict[str, Any]:
         "num_hidden_layers": own.take_int("num_hidden_layers", layers, high=MAX_LAYERS),
         "num_attention_heads": heads,
         "intermediate_size": own.take_int("intermediate_size", 4096),
-        "hidden_act": own.take_str("hidden_act", "swish", choices=_ACTIVATIONS),
+        "hidden_act": own.take_str("hidden_act", "swish", choices=ACTIVATIONS),
         "layer_norm_eps": own.take_float("layer_norm_eps", 1e-5, low=0, high=1),
         "left_max_position_embeddings": own.take_int("left_max_position_embeddings", 64, low=0, high=MAX_SCALAR),
         "right_max_position_embeddings": own.take_int("right_max_position_embeddings", 8, low=0, high=MAX_SCALAR),

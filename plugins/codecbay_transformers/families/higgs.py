@@ -8,7 +8,7 @@ from typing import Any
 
 from codecbay.package import Header, Section
 from codecbay_transformers.families.description import Description
-from codecbay_transformers.families.values import MAX_KERNEL, MAX_RATE, MAX_RATIOS
+from codecbay_transformers.families.values import MAX_KERNEL, MAX_RATE
 from codecbay_transformers.families.xcodec import describe_residual, take_arguments
 
 _PADDING = 320  # samples that the library puts around what the semantic model hears
@@ -17,7 +17,7 @@ _FRAMES = (1, 2, 100)  # lengths at which both models have to agree
 
 def describe(top: Section, header: Header) -> Description:
     """The codec of a configuration."""
-    arguments, width = take_arguments(top, sample_rate=24_000)
+    arguments, width = take_arguments(top, sample_rate=24_000, mask_time_prob=0.0)
     dim = top.take_optional_int("codebook_dim") if "codebook_dim" in header.config else 64
     arguments |= {
         "codebook_dim": width if dim is None else dim,
@@ -38,14 +38,10 @@ def _check_frames(top: Section, arguments: dict[str, Any]) -> None:
         raise top.error("semantic_sample_rate", f"is {semantic_rate}, out of proportion to 'sample_rate' {rate}.")
     hop = math.prod(arguments["acoustic_model_config"]["downsampling_ratios"])
     factor = int(hop / (rate / semantic_rate) / arguments["downsample_factor"])
-    semantic = top.take_section("semantic_model_config", {})
-    kernels = semantic.take_ints("conv_kernel", (10, 3, 3, 3, 3, 2, 2), high=MAX_KERNEL)
-    strides = semantic.take_ints("conv_stride", (5, 2, 2, 2, 2, 2, 2), high=MAX_KERNEL)
-    if not 1 <= len(kernels) == len(strides) <= MAX_RATIOS:
-        raise semantic.error("conv_kernel", "and 'conv_stride' should have one value for each layer.")
+    semantic = arguments["semantic_model_config"]
     for frames in _FRAMES:
         found = -(-frames * hop * semantic_rate // rate) + _PADDING
-        for kernel, stride in zip(kernels, strides, strict=True):
+        for kernel, stride in zip(semantic["conv_kernel"], semantic["conv_stride"], strict=True):
             found = (found - kernel) // stride + 1
         found = -(-found // max(factor, 1))
         for stride in arguments["strides"]:

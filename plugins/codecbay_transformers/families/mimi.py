@@ -9,6 +9,7 @@ from typing import Any
 from codecbay.package import Header, Section
 from codecbay_transformers.families.description import Description, check_shapes, make_spec
 from codecbay_transformers.families.values import (
+    ACTIVATIONS,
     CAUSAL_PADS,
     MAX_BLOCKS,
     MAX_KERNEL,
@@ -77,7 +78,7 @@ def describe(top: Section, header: Header) -> Description:
         "num_attention_heads": heads,
         "num_key_value_heads": top.take_int("num_key_value_heads", 8, high=heads),
         "head_dim": top.take_optional_int("head_dim", high=MAX_SCALAR),
-        "hidden_act": top.take_str("hidden_act", "gelu", choices=("gelu", "relu", "silu", "gelu_new")),
+        "hidden_act": top.take_str("hidden_act", "gelu", choices=ACTIVATIONS),
         "max_position_embeddings": top.take_int("max_position_embeddings", 8000),
         "norm_eps": top.take_float("norm_eps", 1e-5, low=0, high=1),
         "rope_parameters": take_rope(top),

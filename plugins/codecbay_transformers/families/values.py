@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from codecbay.package import Section
@@ -12,12 +11,10 @@ MAX_RATE = 768_000  # Hz
 MAX_RATIOS = 16
 MAX_KERNEL = 1 << 10
 MAX_BLOCKS = 64
-MAX_LAYERS = 256
+MAX_LAYERS = 128
 MAX_SCALAR = 1 << 16
-MAX_DEPTH = 8
-MAX_VALUES = 1 << 10
-MAX_NUMBER = 1 << 24
 CAUSAL_PADS = ("constant", "replicate")
+ACTIVATIONS = ("gelu", "gelu_fast", "gelu_new", "quick_gelu", "relu", "silu", "swish")
 PAD_MODES = ("constant", "reflect", "replicate", "circular")
 
 
@@ -91,34 +88,3 @@ def take_rope(top: Section) -> dict[str, Any]:
     theta = rope.take_float("rope_theta", top.take_float("rope_theta", 10_000.0, low=1), low=1)
     rope.take_str("rope_type", "default", choices=("default",))
     return {"rope_type": "default", "rope_theta": theta}
-
-
-_PRIVATE = frozenset(
-    {"auto_map", "architectures", "dtype", "torch_dtype", "quantization_config", "attn_implementation"}
-)
-
-
-def take_plain(top: Section, key: str) -> dict[str, Any]:
-    """The configuration of a model within the model: numbers and texts within bounds."""
-    values = top.take_mapping(key, {})
-    kept = {name: value for name, value in values.items() if name not in _PRIVATE and not name.startswith("_")}
-    _check_plain(top, key, kept, MAX_DEPTH)
-    return kept
-
-
-def _check_plain(top: Section, key: str, value: Any, depth: int) -> None:
-    if depth == 0:
-        raise top.error(key, "nests too deeply.")
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        children = value.items()
-    elif isinstance(value, (list, tuple)):
-        if len(value) > MAX_VALUES:
-            raise top.error(key, f"has {len(value)} values, expected {MAX_VALUES} at most.")
-        children = enumerate(value)
-    elif isinstance(value, (int, float)):
-        high = MAX_LAYERS if key.endswith("layers") else MAX_NUMBER
-        if not abs(value) <= high:
-            raise top.error(key, f"is {str(value)[:40]}, expected {high} at most.")
-    for name, child in children:
-        _check_plain(top, f"{key}.{name}", child, depth - 1)

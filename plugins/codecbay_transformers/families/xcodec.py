@@ -7,38 +7,35 @@ from typing import Any
 
 from codecbay.package import Header, Section
 from codecbay_transformers.families.description import Description, check_shapes, make_spec
+from codecbay_transformers.families.hubert import take_semantic
 from codecbay_transformers.families.values import (
     MAX_BLOCKS,
     MAX_KERNEL,
-    MAX_LAYERS,
     MAX_RATE,
     MAX_RATIOS,
-    MAX_SCALAR,
     codebooks_by_bandwidth,
     take_bandwidths,
-    take_plain,
     take_ratios,
     take_upsampling,
 )
 
-_SEMANTIC_MODELS = ("hubert", "wavlm")
-
 
 def describe(top: Section, header: Header) -> Description:
     """The codec of a configuration."""
-    arguments, width = take_arguments(top, sample_rate=16_000)
+    arguments, width = take_arguments(top, sample_rate=16_000, mask_time_prob=0.05)
     dim = top.take_optional_int("codebook_dim")
     if dim not in (None, width):
         raise top.error("codebook_dim", f"is {dim}, but the latent has the width {width}.")
     return describe_residual("xcodec", top, header, {**arguments, "codebook_dim": width})
 
 
-def take_arguments(top: Section, *, sample_rate: int) -> tuple[dict[str, Any], int]:
+def take_arguments(top: Section, *, sample_rate: int, mask_time_prob: float) -> tuple[dict[str, Any], int]:
     """The arguments that both families share, and the width of the latent.
 
     Args:
         top: the configuration.
         sample_rate: in Hz, where it tells none.
+        mask_time_prob: of the semantic model, where it tells none.
     """
     inner = top.take_section("acoustic_model_config", {})
     inner.take_str("model_type", "dac", choices=("dac",))
@@ -53,12 +50,7 @@ def take_arguments(top: Section, *, sample_rate: int) -> tuple[dict[str, Any], i
         "downsampling_ratios": list(ratios),
         "upsampling_ratios": list(up),
     }
-    other = top.take_section("semantic_model_config", {})
-    kind = other.take_str("model_type", "hubert", choices=_SEMANTIC_MODELS)
-    other.take_int("num_hidden_layers", 12, high=MAX_LAYERS)
-    other.take_int("num_attention_heads", 12, high=MAX_SCALAR)
-    semantic_size = other.take_int("hidden_size", 768)
-    semantic = take_plain(top, "semantic_model_config")
+    semantic = take_semantic(top, mask_time_prob=mask_time_prob)
     blocks = top.take_ints("strides", (1, 1), high=MAX_KERNEL)
     widths = top.take_ints("channel_ratios", (1, 1), high=MAX_KERNEL)
     dilations = top.take_ints("block_dilations", (1, 1), high=MAX_KERNEL)
@@ -74,9 +66,9 @@ def take_arguments(top: Section, *, sample_rate: int) -> tuple[dict[str, Any], i
         "unit_kernel_size": _take_odd(top, "unit_kernel_size"),
         "codebook_size": top.take_int("codebook_size", 1024, low=2),
         "acoustic_model_config": acoustic,
-        "semantic_model_config": {**semantic, "model_type": kind},
+        "semantic_model_config": semantic,
     }
-    return arguments, acoustic_size + semantic_size
+    return arguments, acoustic_size + semantic["hidden_size"]
 
 
 def describe_residual(model_type: str, top: Section, header: Header, arguments: dict[str, Any]) -> Description:

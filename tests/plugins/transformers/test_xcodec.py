@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from codecbay.testing import conformance_tests
 from plugins.transformers.shared import PACKAGES, compare, published, refuse, refuse_hostile, refuse_hostile_lists
@@ -21,6 +22,18 @@ test_conformance_wavlm = conformance_tests(PACKAGES["xcodec_wavlm"])
 def test_equals_the_library(name: str) -> None:
     model = PACKAGES[name].model
     compare(PACKAGES[name], lambda wav: model.encode(wav).audio_codes, lambda codes: model.decode(codes).audio_values)
+
+
+def test_what_the_library_draws_leaves_no_trace() -> None:
+    def draw(*_: object) -> None:
+        torch.rand([])
+
+    codec = PACKAGE.codec
+    hook = codec.get_submodule("model.semantic_model").register_forward_pre_hook(draw)
+    before = torch.get_rng_state()
+    codec.encode(torch.zeros(1, 1, 2 * codec.frame_size))
+    hook.remove()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_published_configuration() -> None:
