@@ -137,6 +137,14 @@ def test_recordings_come_back_as_long(path: Path) -> None:
     assert (wav.shape, rate) == ((1, 2, 1501), 800)
 
 
+def test_windows_see_what_their_frames_depend_on_even_if_it_is_longer_than_a_second(tmp_path: Path) -> None:
+    changes = {"encoder_rates": [5, 4, 2], "decoder_rates": [2, 4, 5], "sample_rate": 40}
+    codec, wav = load(descript_file(tmp_path / "weights.pth", **changes)), noise(1, 1, 4000)
+    encoded = codec.encode_audio(wav, 40)
+    assert torch.equal(encoded.codes, codec.encode(wav)[0])
+    torch.testing.assert_close(codec.decode_audio(encoded)[0], codec.decode(encoded.codes), rtol=0, atol=1e-5)
+
+
 def test_it_is_what_it_declares(path: Path) -> None:
     codec = load(path)
     measure(codec)

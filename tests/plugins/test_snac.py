@@ -199,6 +199,17 @@ def test_recordings(tmp_path: Path, noisy: bool) -> None:
     assert (wav.shape, rate) == ((1, 2, 1501), 800)
 
 
+@pytest.mark.parametrize("window", [None, 32])
+def test_windows_see_what_their_frames_depend_on_even_if_it_is_longer_than_a_second(
+    tmp_path: Path, window: int | None
+) -> None:
+    changes = {"attn_window_size": window, "sampling_rate": 40}
+    codec, wav = load(snac_directory(tmp_path / "snac", **changes)), noise(1, 1, 4800)
+    encoded = codec.encode_audio(wav, 40)
+    assert torch.equal(encoded.codes, codec.encode(wav)[0])
+    torch.testing.assert_close(codec.decode_audio(encoded)[0], codec.decode(encoded.codes), rtol=0, atol=1e-5)
+
+
 def test_it_is_what_it_declares(case: tuple[Any, Path]) -> None:
     codec = load(case[1])
     measure(codec)
@@ -256,6 +267,7 @@ def test_weights_are_strict(path: Path, name: str, damage: Damage) -> None:
         ({"decoder_rates": [2, 3]}, "decoder_rates"),
         ({"attn_window_size": 0}, "attn_window_size"),
         ({"attn_window_size": "4"}, "attn_window_size"),
+        ({"attn_window_size": 4000}, "attn_window_size"),
         ({"codebook_size": 64}, "codebook_size"),
         ({"codebook_dim": 8}, "codebook_dim"),
         ({"vq_strides": [4, 2]}, "vq_strides"),

@@ -22,6 +22,16 @@ from plugins.packages import Package
 from tiny import TRANSFORMERS, transformers_directory, transformers_model
 
 _HUBERT = TRANSFORMERS["xcodec"][1]["semantic_model_config"]
+_WAVLM = {
+    **_HUBERT,
+    "model_type": "wavlm",
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+    "num_buckets": 16,
+    "max_bucket_distance": 50,
+}
+_ENCODEC = {"num_filters": 4, "hidden_size": 16, "codebook_size": 64}
 _FSQ = {
     "encoder_hidden_size": 4,
     "hidden_size": 32,
@@ -44,10 +54,12 @@ _FSQ = {
 # Of the library's configuration class by name, scaled down.
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     **TRANSFORMERS,
-    "xcodec_wavlm": (
-        "Xcodec",
-        {**TRANSFORMERS["xcodec"][1], "semantic_model_config": {**_HUBERT, "model_type": "wavlm"}},
+    # Of chunks that are few frames, and no whole number of them.
+    "encodec_chunks": (
+        "Encodec",
+        {**_ENCODEC, "normalize": True, "chunk_length_s": 0.07, "overlap": 0.3, "target_bandwidths": [0.9, 1.8]},
     ),
+    "xcodec_wavlm": ("Xcodec", {**TRANSFORMERS["xcodec"][1], "semantic_model_config": _WAVLM}),
     "xcodec2": ("Xcodec2", _FSQ),
     "neucodec": ("NeuCodec", _FSQ),
     "higgs_audio_v2": (
@@ -61,12 +73,13 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
                 "downsampling_ratios": [8, 5, 4, 2, 3],
                 "upsampling_ratios": [8, 5, 4, 2, 3],
             },
-            "semantic_model_config": _HUBERT,
+            "semantic_model_config": {**_HUBERT, "conv_pos_batch_norm": True, "feat_proj_layer_norm": False},
         },
     ),
 }
 FSQ = ("xcodec2", "neucodec")
-UNCHUNKED = [name for name in CONFIGS if name != "encodec_48khz"]
+CHUNKED = ("encodec_48khz", "encodec_chunks")
+UNCHUNKED = [name for name in CONFIGS if name not in CHUNKED]
 HOSTILE = [0, -1, "many", 10**30, 1e300, True, [], {}, [[1]], [0], [-4, 2], ["a"], [10**9] * 3]
 
 

@@ -11,13 +11,14 @@ import torch
 
 from codecbay.codec import Codec, measure
 from codecbay.errors import CodecbayError, CodeRangeError
-from plugins.transformers.shared import PACKAGES, UNCHUNKED, build, noise
+from plugins.transformers.shared import CHUNKED, PACKAGES, UNCHUNKED, build, noise
 
 NAMES = list(PACKAGES)
 FACTS = {  # sample rate, channels, frame size, codebooks, allowed
     "encodec_24khz": (24_000, 1, 320, 8, (2, 4, 8)),
     "encodec_32khz": (32_000, 1, 640, 4, (4,)),
     "encodec_48khz": (48_000, 2, 320, 4, (1, 2, 4)),
+    "encodec_chunks": (24_000, 1, 320, 4, (2, 4)),
     "dac_44khz": (44_100, 1, 512, 4, (1, 2, 3, 4)),
     "dac_24khz": (24_000, 1, 320, 4, (1, 2, 3, 4)),
     "mimi": (24_000, 1, 1920, 4, (1, 2, 3, 4)),
@@ -45,7 +46,7 @@ def test_spec(name: str) -> None:
     assert spec.frame_rate == Fraction(rate, frame_size)
     assert (spec.num_codebooks, spec.allowed_num_codebooks) == (total, allowed)
     assert spec.cardinalities == (CARDINALITIES.get(name, 64),) * total
-    assert spec.has_scale is (name == "encodec_48khz")
+    assert spec.has_scale is (name in CHUNKED)
     assert spec.decoded_sample_rate == (24_000 if name == "neucodec" else None)
 
 
@@ -103,7 +104,7 @@ def test_fewer_codebooks_are_a_prefix(codec: Codec) -> None:
         codec.set_num_codebooks(n)
         codes, _ = codec.encode(wav)
         assert torch.equal(codes, whole[:, :n])
-        assert codec.decode(codes, scale).shape[-1] == codec.samples_of(6)
+        assert codec.decode(codes, scale).shape[-1] == codec.samples_of(codes.shape[-1])
     with pytest.raises(CodecbayError, match="num_codebooks=5"):
         codec.set_num_codebooks(5)
 

@@ -7,9 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from codecbay.testing import conformance_tests
-from plugins.transformers.shared import PACKAGES, compare, published, refuse, refuse_hostile, refuse_hostile_lists
+from plugins.transformers.shared import (
+    PACKAGES,
+    build,
+    changed,
+    compare,
+    noise,
+    published,
+    refuse,
+    refuse_hostile,
+    refuse_hostile_lists,
+)
 
 PACKAGE = PACKAGES["dac_44khz"]
 
@@ -24,6 +35,15 @@ def test_equals_the_library(name: str) -> None:
         lambda wav: model.encode(wav).audio_codes,
         lambda codes: model.decode(audio_codes=codes).audio_values[:, None],
     )
+
+
+def test_windows_see_what_their_frames_depend_on_even_if_it_is_longer_than_a_second(tmp_path: Path) -> None:
+    codec = build(changed(PACKAGE, tmp_path, sampling_rate=512))
+    wav = noise(codec, 60 * 512)
+    encoded = codec.encode_audio(wav, 512)
+    assert torch.equal(encoded.codes, codec.encode(wav)[0])
+    torch.testing.assert_close(codec.decode_audio(encoded)[0], codec.decode(encoded.codes))
+    assert codec.spec.chunked_tolerance == 0
 
 
 def test_published_configuration() -> None:

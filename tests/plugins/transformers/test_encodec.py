@@ -15,6 +15,7 @@ from codecbay.testing import conformance_tests
 from codecbay_transformers.chunked import ChunkedCodec
 from plugins.transformers.shared import (
     PACKAGES,
+    Random,
     build,
     compare,
     noise,
@@ -24,11 +25,12 @@ from plugins.transformers.shared import (
     refuse_hostile_lists,
 )
 
-SMALL, STEREO = PACKAGES["encodec_24khz"], PACKAGES["encodec_48khz"]
+SMALL, STEREO, CHUNKS = (PACKAGES[f"encodec_{name}"] for name in ("24khz", "48khz", "chunks"))
 
 test_conformance_24khz = conformance_tests(SMALL)
 test_conformance_32khz = conformance_tests(PACKAGES["encodec_32khz"])
 test_conformance_48khz = conformance_tests(STEREO)
+test_conformance_chunks = conformance_tests(CHUNKS)
 
 
 @pytest.mark.parametrize("name", ["encodec_24khz", "encodec_32khz"])
@@ -45,14 +47,19 @@ def test_not_causal_as_its_padding_reflects() -> None:
     assert not SMALL.spec.causal
 
 
-def test_chunks_equal_the_library() -> None:
-    model, codec = STEREO.model, STEREO.codec
+@pytest.mark.parametrize(
+    ("package", "bandwidth", "lengths"),
+    [(STEREO, 3.6, (30_001, 60_000, 100_003, 144_000)), (CHUNKS, 1.8, (1001, 1876, 3352, 24_220))],
+    ids=["48khz", "chunks"],
+)
+def test_chunks_equal_the_library(package: Random, bandwidth: float, lengths: tuple[int, ...]) -> None:
+    model, codec = package.model, package.codec
     assert isinstance(codec, ChunkedCodec)
-    for samples in (30_001, 60_000, 100_003, 144_000):
+    for samples in lengths:
         wav = noise(codec, samples, 2) * torch.tensor([1, 3])[:, None, None]
         codes, scale = codec.encode(wav)
         with torch.no_grad():
-            output = model.encode(wav, bandwidth=3.6)
+            output = model.encode(wav, bandwidth=bandwidth)
             expected = model.decode(*output.to_tuple()[:2], last_frame_pad_length=output.last_frame_pad_length)[0]
         chunks = list(output.audio_codes)
         chunks[-1] = chunks[-1][..., : chunks[-1].shape[-1] - output.last_frame_pad_length]
@@ -66,17 +73,18 @@ def test_chunks_equal_the_library() -> None:
 
 
 @pytest.mark.parametrize("samples", [1, 320, 47_520, 47_521, 48_000, 48_001, 95_040, 95_520, 95_521, 142_561])
-def test_chunks_of_any_length(samples: int) -> None:
-    codec = STEREO.codec
+@pytest.mark.parametrize("package", [STEREO, CHUNKS], ids=["48khz", "chunks"])
+def test_chunks_of_any_length(package: Random, samples: int) -> None:
+    codec = package.codec
     assert isinstance(codec, ChunkedCodec)
     wav = noise(codec, samples)
     codes, scale = codec.encode(wav)
     assert scale is not None
     assert scale.shape == (1, codec.chunks_of(codes.shape[-1]))
     assert samples <= codec.decode(codes, scale).shape[-1] < samples + codec.frame_size
-    encoded = codec.encode_audio(wav[0], 48_000)
+    encoded = codec.encode_audio(wav[0], codec.sample_rate)
     assert torch.equal(encoded.codes, codes)
-    assert codec.decode_audio(encoded)[0].shape == (1, 2, samples)
+    assert codec.decode_audio(encoded)[0].shape == wav.shape
 
 
 def test_codes_without_scale() -> None:
@@ -150,9 +158,11 @@ def test_hostile_lists(key: str, tmp_path: Path) -> None:
         ("encodec_24khz", {"num_filters": 1 << 20}),
         ("encodec_24khz", {"pad_mode": "nowhere"}),
         ("encodec_24khz", {"num_residual_layers": 60}),
-        ("encodec_48khz", {"overlap": 1.0}),
+        ("encodec_48khz", {"overlap": 0.51}),
+        ("encodec_48khz", {"overlap": -0.01}),
         ("encodec_48khz", {"overlap": None}),
         ("encodec_48khz", {"chunk_length_s": 0.00001}),
+        ("encodec_48khz", {"chunk_length_s": 0.01, "sampling_rate": 8000}),
     ],
 )
 def test_hostile_models(name: str, values: dict[str, Any], tmp_path: Path) -> None:

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from codecbay.testing import conformance_tests
-from plugins.transformers.shared import PACKAGES, compare, published, refuse, refuse_hostile, refuse_hostile_lists
+from plugins.transformers.shared import (
+    PACKAGES,
+    build,
+    changed,
+    compare,
+    published,
+    refuse,
+    refuse_hostile,
+    refuse_hostile_lists,
+)
 
 PACKAGE = PACKAGES["xcodec"]
 
@@ -34,6 +43,18 @@ def test_what_the_library_draws_leaves_no_trace() -> None:
     codec.encode(torch.zeros(1, 1, 2 * codec.frame_size))
     hook.remove()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_does_not_shape_the_model_never_reaches_the_library(tmp_path: Path) -> None:
+    """The library makes a dictionary of as many labels as it is told."""
+    values = {"num_labels": 1 << 16, "return_dict": False, "chunk_size_feed_forward": 1}
+    codec = build(changed(PACKAGE, tmp_path, **{f"semantic_model_config__{key}": v for key, v in values.items()}))
+    config = codec.get_submodule("model.semantic_model").config
+    assert (config.num_labels, config.return_dict, config.chunk_size_feed_forward) == (2, True, 0)  # type: ignore[union-attr]
+
+
+def test_an_adapter_is_refused(tmp_path: Path) -> None:
+    refuse(PACKAGES["xcodec_wavlm"], tmp_path, semantic_model_config__add_adapter=True)
 
 
 def test_published_configuration() -> None:
@@ -66,7 +87,8 @@ def test_hostile_lists(key: str, tmp_path: Path) -> None:
         {"semantic_model_config__num_attention_heads": -1},
         {"semantic_model_config__conv_dim": [0] * 7},
         {"semantic_model_config__conv_stride": "five"},
-        {"semantic_model_config__num_adapter_layers": 1 << 24, "semantic_model_config__add_adapter": True},
+        {"semantic_model_config__conv_kernel": [10, 3]},
+        {"semantic_model_config__hidden_act": "evil"},
         {"acoustic_model_config__upsampling_ratios": [2, 2]},
         {"unit_kernel_size": 4},
     ],
