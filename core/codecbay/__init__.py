@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from codecbay.errors import PackageError as PackageError
     from codecbay.errors import PluginError as PluginError
     from codecbay.errors import WeightsError as WeightsError
+    from codecbay.export import export_codec as export_codec
+    from codecbay.export import export_lm as export_lm
+    from codecbay.export import export_pretrained_codec as export_pretrained_codec
     from codecbay.factory import check as check
+    from codecbay.factory import download as download
     from codecbay.factory import load as load
     from codecbay.factory import load_codec as load_codec
     from codecbay.generation import AudioGen as AudioGen
@@ -79,6 +83,10 @@ _EXPORTS = {
     "check": "factory",
     "check_tensors": "package.weights",
     "check_waveform": "audio",
+    "download": "factory",
+    "export_codec": "export",
+    "export_lm": "export",
+    "export_pretrained_codec": "export",
     "hookimpl": "hookspecs",
     "import_library": "imports",
     "load": "factory",
