@@ -26,11 +26,11 @@ class PackageFile:
 
     header: Header
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self, *, progress: bool = False) -> dict[str, Tensor]:
         """The tensors by name, on the CPU; see :func:`codecbay.package.weights.load_tensors`."""
         from codecbay.package.weights import load_tensors
 
-        return load_tensors(self.header)
+        return load_tensors(self.header, progress=progress)
 
     @property
     def is_remote(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from codecbay.errors import PackageError, PluginError, WeightsError, nearest
 from codecbay.package.container import content_offset
@@ -57,11 +58,15 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def load_tensors(header: Header) -> dict[str, Tensor]:
+def load_tensors(header: Header, *, progress: bool = False) -> dict[str, Tensor]:
     """The tensors of a package file, by name, on the CPU, memory-mapped.
 
     A zip file is read by torch's own safe reader; what that does not take (the older container, safetensors, pickles of
     protocol 3 and above) is put together from what the header says. Either way they are the tensors of the header.
+
+    Args:
+        header: of the file.
+        progress: show a progress bar.
 
     Raises:
         PackageError: the file cannot be read, or a checksum is wrong.
@@ -78,7 +83,7 @@ def load_tensors(header: Header) -> dict[str, Tensor]:
         raise PackageError(f"{header.path}: the file is damaged: {error}. Fetch or export it again.") from None
     except (OSError, RuntimeError) as error:
         raise PackageError(f"{header.path}: cannot be read: {' '.join(str(error).split())[:300]}.") from None
-    for name, tensor in state.items():
+    for name, tensor in tqdm(state.items(), desc="reading", unit="tensor", disable=None if progress else True):
         if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
             raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
     return state

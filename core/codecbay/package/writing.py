@@ -57,7 +57,7 @@ class Contents:
         if header.reference is not None:
             return cls({}, reference=header.reference, source=source, spec=spec, **facts)
         text = header.config.to_yaml()
-        return cls(file.tensors(), text, fingerprint=fingerprint, spec=spec, source=source, **facts)
+        return cls(file.tensors(progress=True), text, fingerprint=fingerprint, spec=spec, source=source, **facts)
 
 
 def write_bin(contents: Contents, path: Path) -> None:
