@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from codecbay.codec import Codec
 
+_OWN_KEYS = (("vq_strides",), ("attn_window_size",), ("sampling_rate", "encoder_rates"))  # any of them tells it apart
+
 
 class SnacBackend:
     """Directories with SNAC's ``config.json`` and ``pytorch_model.bin``."""
@@ -21,13 +23,13 @@ class SnacBackend:
     requires: tuple[str, ...] = ("snac",)
 
     def claims(self, header: Header) -> bool:
-        """Directories whose configuration has ``vq_strides``, and no ``model_type`` of transformers."""
+        """Directories whose configuration has keys of SNAC, and no ``model_type`` of transformers."""
         config = header.config
         return (
             header.role == "codec"
             and header.layout == "transformers"
-            and "vq_strides" in config
-            and not (config.get("model_type"))
+            and any(all(key in config for key in keys) for keys in _OWN_KEYS)
+            and not config.get("model_type")
         )
 
     def spec(self, header: Header) -> CodecSpec:

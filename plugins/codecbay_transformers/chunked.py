@@ -72,11 +72,14 @@ class ChunkedCodec(TransformersCodec):
         return torch.cat([codes for codes, _ in parts], dim=-1), torch.cat(scales, dim=-1) if scales else None
 
     def _encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
-        # One chunk: the second that the library may add to a chunk that is whole is left out.
-        n = self.num_codebooks
-        output = self.model.encode(wav, bandwidth=self.description.bandwidths[n], return_dict=True)  # type: ignore[operator]
-        codes: Tensor = output.audio_codes[0]
-        return codes, output.audio_scales[0]
+        # One chunk: the library's own encode would go on and encode its end, as the start of the next one.
+        scale = None
+        if self.spec.has_scale:
+            scale = wav.mean(1, keepdim=True).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8
+            wav = wav / scale
+        latent = self.model.encoder(wav)  # type: ignore[operator]
+        codes: Tensor = self.model.quantizer.encode(latent, self.description.bandwidths[self.num_codebooks])  # type: ignore[operator, union-attr]
+        return codes.transpose(0, 1), None if scale is None else scale[:, 0]
 
     @torch.no_grad()
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -302,6 +302,10 @@ def test_claims(path: Path, packages: Path) -> None:
     (backend,) = codecbay_backends()
     assert backend.claims(read_package_file(path).header)
     assert not backend.claims(read_package_file(packages / "musicgen-mono" / "compression_state_dict.bin").header)
+    configure(path, {"vq_strides": ...})
+    assert backend.claims(read_package_file(path).header)
+    configure(path, {"attn_window_size": ..., "depthwise": ...})
+    assert backend.claims(read_package_file(path).header)
     configure(path, {"model_type": "another"})
     assert not backend.claims(read_package_file(path).header)
 
