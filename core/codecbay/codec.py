@@ -223,7 +223,7 @@ class Codec(nn.Module, abc.ABC):
     def encode_many(self, wavs: Iterable[Tensor], sample_rate: int) -> list[EncodedAudio]:
         """Encode recordings of different lengths, as if each were encoded alone.
 
-        Those of equal length are encoded together; none is padded to the length of another.
+        Those of equal length are encoded together, as many as last 30 s; none is padded to the length of another.
 
         Args:
             wavs: float ``[C, S]``, each with its own number of samples.
@@ -236,17 +236,21 @@ class Codec(nn.Module, abc.ABC):
             AudioError: one is no waveform.
         """
         items = [as_batch(wav) for wav in wavs]
-        groups: dict[torch.Size, list[int]] = {}
+        sample_rate = check_sample_rate(sample_rate)
+        groups: dict[tuple[torch.Size, torch.dtype], list[int]] = {}
         for i, item in enumerate(items):
             if len(item) != 1:
                 raise AudioError(f"Each recording is [C, S]; recording {i} is a batch {list(item.shape)}.")
-            groups.setdefault(item.shape, []).append(i)
+            groups.setdefault((item.shape, item.dtype), []).append(i)
         encoded: dict[int, EncodedAudio] = {}
-        for members in groups.values():
-            together = self.encode_audio(torch.cat([items[i].to(self.device) for i in members]), sample_rate)
-            for row, i in enumerate(members):
-                scale = None if together.scale is None else together.scale[row : row + 1]
-                encoded[i] = replace(together, codes=together.codes[row : row + 1], scale=scale)
+        for (shape, _), members in groups.items():
+            most = max(round(_WINDOW * sample_rate) // shape[-1], 1)
+            for first in range(0, len(members), most):
+                some = members[first : first + most]
+                together = self.encode_audio(torch.cat([items[i].to(self.device) for i in some]), sample_rate)
+                for row, i in enumerate(some):
+                    scale = None if together.scale is None else together.scale[row : row + 1]
+                    encoded[i] = replace(together, codes=together.codes[row : row + 1], scale=scale)
         return [encoded[i] for i in range(len(items))]
 
     @torch.no_grad()

@@ -45,8 +45,14 @@ class _Encodec(Adapter):
     pads = False
 
     def encode(self, model: Any, wav: Tensor, codebooks: int, bandwidth: float | None) -> tuple[Tensor, Tensor | None]:
-        output = model.encode(wav.to(model.dtype), bandwidth=bandwidth, return_dict=True)
-        return output.audio_codes[0], output.audio_scales[0]
+        # The steps of the library's own, which would go on to a next chunk; and the volume in float32: in float16, that
+        # of silence is 0.
+        scale = None
+        if model.config.normalize:
+            scale = wav.mean(1, keepdim=True).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8
+            wav = wav / scale
+        codes: Tensor = model.quantizer.encode(model.encoder(wav.to(model.dtype)), bandwidth)
+        return codes.transpose(0, 1), None if scale is None else scale[:, 0]
 
     def decode(self, model: Any, codes: Tensor, scale: Tensor | None) -> Tensor:
         wav: Tensor = model.decode(codes[None], [scale], return_dict=True).audio_values

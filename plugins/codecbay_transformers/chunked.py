@@ -65,21 +65,11 @@ class ChunkedCodec(TransformersCodec):
             Codes ``[B, K, T]`` with ``T = frames_of(S)``, and where the codec normalizes the volumes ``[B, chunks]``.
         """
         check_waveform(wav, channels=self.channels)
-        wav = wav.to(next(self.parameters()))
+        wav = wav.to(self.device, torch.float32)
         starts = range(0, (self._chunks_before_last(wav.shape[-1]) + 1) * self.stride, self.stride)
         parts = [self._encode(wav[..., start : start + self.chunk]) for start in starts]
         scales = [scale for _, scale in parts if scale is not None]
         return torch.cat([codes for codes, _ in parts], dim=-1), torch.cat(scales, dim=-1) if scales else None
-
-    def _encode(self, wav: Tensor) -> tuple[Tensor, Tensor | None]:
-        # One chunk: the library's own encode would go on and encode its end, as the start of the next one.
-        scale = None
-        if self.spec.has_scale:
-            scale = wav.mean(1, keepdim=True).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8
-            wav = wav / scale
-        latent = self.model.encoder(wav)  # type: ignore[operator]
-        codes: Tensor = self.model.quantizer.encode(latent, self.description.bandwidths[self.num_codebooks])  # type: ignore[operator, union-attr]
-        return codes.transpose(0, 1), None if scale is None else scale[:, 0]
 
     @torch.no_grad()
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:

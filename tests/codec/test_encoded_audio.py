@@ -84,6 +84,19 @@ def test_recordings_of_different_lengths_are_encoded_as_if_alone(name: str) -> N
         assert codec.decode_audio(encoded)[0].shape == (1, *wav.shape)
 
 
+def test_no_more_recordings_are_encoded_together_than_a_window_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, sizes = codecs()["mono"], []
+    encode = codec.encode
+
+    def counted(wav: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        sizes.append(len(wav))
+        return encode(wav)
+
+    monkeypatch.setattr(codec, "encode", counted)
+    codec.encode_many([noise(1, 8_000)] * 7 + [noise(1, 32_000)] * 2, 800)
+    assert sizes == [3, 3, 1, 1, 1, 1, 1]
+
+
 def test_no_recordings_give_no_codes() -> None:
     assert codecs()["mono"].encode_many([], 800) == []
 

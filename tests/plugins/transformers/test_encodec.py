@@ -87,6 +87,15 @@ def test_chunks_of_any_length(package: Random, samples: int) -> None:
     assert codec.decode_audio(encoded)[0].shape == wav.shape
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_silence_has_a_volume_in_any_precision(dtype: torch.dtype) -> None:
+    codec = build(STEREO.path, dtype)
+    codes, scale = codec.encode(torch.zeros(1, 2, 1000))
+    assert scale is not None
+    torch.testing.assert_close(scale, STEREO.codec.encode(torch.zeros(1, 2, 1000))[1])
+    assert codec.decode(codes, scale).isfinite().all()
+
+
 def test_codes_without_scale() -> None:
     codec = STEREO.codec
     codes, scale = codec.encode(noise(codec, 60_000))
