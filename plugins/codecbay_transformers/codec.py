@@ -44,7 +44,7 @@ class TransformersCodec(Codec):
             wav = F.pad(wav, (0, frames * self.frame_size - wav.shape[-1]))
         with torch.random.fork_rng(devices=[]):  # up to 5.22, the library draws which layers to drop, and drops none
             codes, scale = self._encode(wav)
-        return codes[..., :frames], scale
+        return codes[..., :frames].contiguous(), scale
 
     @torch.no_grad()
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:

@@ -62,6 +62,7 @@ def test_lengths(name: str, extra: int, frames: int) -> None:
     samples = frames * codec.frame_size + extra
     codes, scale = codec.encode(noise(codec, samples))
     assert codes.shape[-1] == -(-samples // codec.frame_size)
+    assert codes.is_contiguous()
     assert codec.decode(codes, scale).shape == (1, codec.channels, codes.shape[-1] * codec.output_frame_size)
 
 
