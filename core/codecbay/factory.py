@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Source = str | os.PathLike[str]
 T = TypeVar("T")
+D = TypeVar("D", bound="torch.dtype | None")
 
 _log = logging.getLogger(__name__)
 
@@ -479,7 +480,9 @@ def load(
         text_encoder: the T5 encoder, a directory or a name on the Hugging Face Hub; by default the one beside
             the package's files, else the one that the package names, from the Hub.
         device: where the model shall live; a GPU where there is one, by default.
-        dtype: of the language model's parameters; by default float16 on a GPU, else float32.
+        dtype: of the language model's parameters. By default float16 on a GPU; on a CPU they stay as they are stored,
+            and float32 is computed in, as it is there whatever the dtype: shorter ones make the model smaller and
+            faster, not its arithmetic coarser. ``int8`` quantizes the weights that are computed with, for the CPU.
         codec_dtype: of the codec's; float32 by default.
         strict: refuse a codec that is known to be another than the model was trained on, rather than to warn of it.
         revision: of the model's repository on the Hub: a branch, a tag or a commit.
@@ -498,7 +501,10 @@ def load(
     from codecbay.lm.build import build_lm
 
     target = _device(device)
-    lm_dtype = _dtype(dtype, torch.float16 if target.type == "cuda" else torch.float32)
+    int8 = dtype == "int8"
+    if int8 and target.type != "cpu":
+        raise CodecbayError(f"dtype='int8' is for the CPU; on {target} take float16.")
+    lm_dtype = _dtype(None if int8 else dtype, None if target.type == "cpu" else torch.float16)
     small_dtype = _dtype(codec_dtype, torch.float32)
     name = os.fspath(source)
     if name in DEBUG_MODELS:  # a directory of that name is './debug'
@@ -529,6 +535,8 @@ def load(
         find_text_encoder=lambda name: str(plan.text_encoders[name]),
         conditioners=get_plugins().conditioners,
     )
+    if int8:
+        lm.quantize()
     built: Codec = codec if resolved is None else resolved.build(target, small_dtype)  # type: ignore[assignment]
     model = MODEL_CLASSES[config.kind](package.name, built, lm)
     model.report = report  # which knows more than what codec and language model say
@@ -733,7 +741,7 @@ def _device(device: str | torch.device | None) -> torch.device:
         raise CodecbayError(f"device={str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
-def _dtype(dtype: str | torch.dtype | None, default: torch.dtype) -> torch.dtype:
+def _dtype(dtype: str | torch.dtype | None, default: D) -> torch.dtype | D:
     import torch
 
     if dtype is None or dtype == "auto":

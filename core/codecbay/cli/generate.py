@@ -36,7 +36,7 @@ from codecbay.errors import GenerationError
 @num_codebooks_option
 @click.option("--text-encoder", help="The T5 encoder: a directory, or a name on the Hugging Face Hub.")
 @device_option
-@click.option("--dtype", type=click.Choice(["auto", "float32", "float16", "bfloat16"]), default="auto")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "float16", "bfloat16", "int8"]), default="auto")
 @json_option
 def generate(
     package: str,

@@ -26,7 +26,7 @@ def build_lm(
     config: LMConfig,
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     find_text_encoder: TextEncoderFinder,
     conditioners: Sequence[ConditionerFactory] = (),
 ) -> LMModel:
@@ -36,7 +36,8 @@ def build_lm(
         file: the package file.
         config: read from its header.
         device: where the model shall live.
-        dtype: of its parameters.
+        dtype: of its parameters; ``None`` leaves matrices as they are stored, where that takes less memory than
+            float32, which is computed in.
         find_text_encoder: from a T5 model's name to a directory or a name that can be loaded.
         conditioners: kinds of conditioners that plugins bring.
 
@@ -64,8 +65,16 @@ def build_lm(
         model = LMModel(config, provider)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     check_tensors(header, expected)
-    assign(model, file.tensors(), device=device, dtype=dtype)
+    tensors = file.tensors()
+    as_stored = () if dtype is not None else {name for name in expected if _is_short_matrix(name, tensors[name])}
+    assign(model, tensors, device=device, dtype=dtype or torch.float32, as_stored=as_stored)
     for conditioner in modules.values():
         if isinstance(conditioner, T5Conditioner) and conditioner.finetune:
             conditioner.t5.tie_weights()  # assigning them one by one has parted what is one tensor
     return model.eval()
+
+
+def _is_short_matrix(name: str, tensor: torch.Tensor) -> bool:
+    # Norms and biases take next to nothing, and conditioners compute in the type of their weights.
+    conditioner = name.startswith("condition_provider.")
+    return not conditioner and tensor.dim() == 2 and tensor.dtype in (torch.float16, torch.bfloat16)

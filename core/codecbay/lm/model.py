@@ -6,8 +6,9 @@ Letters: ``B`` batch, ``K`` codebooks (``n_q``), ``T`` frames, ``S`` sequence st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,8 @@ from codecbay.lm.conditioners import (
 from codecbay.lm.config import LMConfig
 from codecbay.lm.patterns import get_pattern
 from codecbay.lm.sampling import Sampling
-from codecbay.lm.transformer import DecodingState, Transformer
+from codecbay.lm.transformer import Attention, DecodingState, LayerNorm, Transformer
+from codecbay.packed import Linear, Projection
 
 Callback = Callable[[int, int], None]
 _UNKNOWN = -1
@@ -60,8 +62,9 @@ class LMModel(nn.Module):
         self.fuser = Fuser(config.fuser)
         self.emb = nn.ModuleList(nn.Embedding(config.card + 1, dim) for _ in range(config.n_q))
         self.transformer = Transformer(config.transformer)
-        self.out_norm: nn.Module | None = nn.LayerNorm(dim, eps=1e-5) if config.transformer.norm_first else None
+        self.out_norm: nn.Module | None = LayerNorm(dim, eps=1e-5) if config.transformer.norm_first else None
         self.linears = nn.ModuleList(nn.Linear(dim, config.card, bias=config.bias_proj) for _ in range(config.n_q))
+        self.heads = Projection()
         self._owns_memory = False
         self._dropout_rng = torch.Generator().manual_seed(1234)
 
@@ -92,14 +95,33 @@ class LMModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
-        return self.emb[0].weight.dtype  # type: ignore[return-value]
+        """Of the model's parameters; matrices may be kept as they were stored, in a shorter one."""
+        return self.transformer.layers[0].norm1.weight.dtype  # type: ignore[union-attr, return-value]
+
+    @property
+    def arithmetic(self) -> torch.dtype:
+        """The dtype that the model computes in. On a CPU, shorter ones than float32 make weights smaller, but
+        arithmetic slower: there, without gradients, it is float32."""
+        return torch.float32 if self.device.type == "cpu" and not torch.is_grad_enabled() else self.dtype
+
+    def quantize(self) -> Self:
+        """Work on 8-bit weights from now on, on the CPU and without gradients.
+
+        The matrices of the transformer and of its output heads get a scale for each feature out; embeddings, norms,
+        biases and conditioners, which are a small part of what a step reads, stay as they are. The parameters do not
+        change: they are what is saved, and trained.
+        """
+        for module in self.modules():
+            if isinstance(module, Projection):
+                module.int8 = True
+        return self
 
     def train(self, mode: bool = True) -> Self:
-        """Switch to training, or back. Parameters that lie in the mapped package file get memory of their own."""
+        """Switch to training, or back. Parameters that lie in the mapped package file, maybe in a shorter dtype, get
+        memory of their own."""
         if mode and not self._owns_memory:
             for parameter in self.parameters():
-                parameter.data = parameter.data.clone()
+                parameter.data = parameter.data.to(self.dtype, copy=True)
             self._owns_memory = True
         return super().train(mode)
 
@@ -125,8 +147,10 @@ class LMModel(nn.Module):
         """
         if condition_tensors is None:
             condition_tensors = self.condition_provider(self._drop_conditions(conditions)) if conditions else {}
+        dtype = self.arithmetic
+        condition_tensors = {name: (x.to(dtype), mask) for name, (x, mask) in condition_tensors.items()}
         steps = sequence.shape[-1]
-        x = self.emb[0](sequence[:, 0])
+        x = self.emb[0](sequence[:, 0]).to(dtype)
         for k in range(1, self.n_q):
             x = x + self.emb[k](sequence[:, k])
         x, cross = self.fuser(x, condition_tensors, first=state is None or state.position == 0)
@@ -134,7 +158,21 @@ class LMModel(nn.Module):
         x = x[:, -1:] if last_only else x[:, -steps:]  # without what conditions put in front
         if self.out_norm is not None:
             x = self.out_norm(x)
-        return torch.stack([linear(x) for linear in self.linears], dim=1)
+        logits: Tensor = self.heads(x, *self._head_weights())
+        logits = logits.unflatten(-1, (self.n_q, self.card))
+        return logits.transpose(1, 2)
+
+    def _head_weights(self) -> tuple[list[Tensor], list[Tensor]]:
+        linears: list[Any] = list(self.linears)
+        return [linear.weight for linear in linears], [linear.bias for linear in linears if linear.bias is not None]
+
+    def _pack(self) -> None:
+        """Lay out copies of the weights for decoding, in as many threads as torch uses."""
+        jobs: list[Callable[[], object]] = [lambda: self.heads.pack(*self._head_weights())]
+        jobs += [module.pack for module in self.modules() if isinstance(module, (Attention, Linear))]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            for done in [pool.submit(job) for job in jobs]:
+                done.result()
 
     def _drop_conditions(self, conditions: Sequence[ConditioningAttributes]) -> Sequence[ConditioningAttributes]:
         if not self.training:
@@ -222,6 +260,8 @@ class LMModel(nn.Module):
         if not start:
             raise GenerationError("This model's codebook pattern has no empty first step to generate from.")
 
+        if self.device.type == "cpu":
+            self._pack()
         guide = self._guidance(conditions, batch, pattern.num_steps, cfg_coef, two_step_cfg)
         done = 0
         for step in range(start, pattern.num_steps):
@@ -247,7 +287,7 @@ class LMModel(nn.Module):
         def stream(attributes: Sequence[ConditioningAttributes], rows: int) -> Callable[[Tensor], Tensor]:
             tensors = self.condition_provider(attributes) if attributes else {}
             capacity = steps + self.fuser.prefix_length(tensors)
-            state = DecodingState(self.config.transformer, rows, capacity, self.device, self.dtype)
+            state = DecodingState(self.config.transformer, rows, capacity, self.device, self.arithmetic)
             return lambda new: self(new, condition_tensors=tensors, state=state, last_only=True)[:, :, -1]
 
         own = self.config.cfg_coef

@@ -7,7 +7,7 @@ Letters: ``B`` batch, ``T`` steps, ``D`` model width, ``H`` heads, ``E`` width o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,41 +17,50 @@ from torch.utils.checkpoint import checkpoint
 from codecbay.errors import GenerationError
 from codecbay.lm.config import TransformerConfig
 from codecbay.lm.rotary import RotaryEmbedding
+from codecbay.packed import Linear, Projection
 
 _EPS = 1e-5
 
 
-@dataclass
-class LayerCache:
-    """What a layer remembers while decoding: its own keys and values ``[B, H, capacity, E]``, and those of the
-    conditions it attends to, which are the same at every step."""
-
-    key: Tensor
-    value: Tensor
-    cross: tuple[Tensor, Tensor] | None = None
-
-
 class DecodingState:
-    """Where a sequence stands while it is decoded step by step.
+    """What the layers remember while a sequence is decoded step by step, and where it stands.
 
     Args:
         config: of the transformer.
         batch: ``B``.
         capacity: steps that will be decoded at most, conditions put in front included.
+
+    Attributes:
+        position: steps decoded so far.
+        cross: for each layer, keys and values of the conditions it attends to, which are the same at every step.
     """
 
     def __init__(
         self, config: TransformerConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         heads = config.num_heads // config.kv_repeat
-        shape = (batch, heads, capacity, config.head_dim)
         self._config = config
-        self.position = 0
         self._first = 0
-        self.layers = [
-            LayerCache(torch.empty(shape, device=device, dtype=dtype), torch.empty(shape, device=device, dtype=dtype))
-            for _ in range(config.num_layers)
-        ]
+        self.position = 0
+        self.cross: list[tuple[Tensor, Tensor] | None] = [None] * config.num_layers
+        shape = (config.num_layers, 2, batch, heads, capacity, config.head_dim)
+        self._cache = torch.empty(shape, device=device, dtype=dtype)
+        self._new: Sequence[Tensor] = ()
+        self._seen: Sequence[Tensor] = ()
+
+    def begin(self, steps: int) -> None:
+        """Make room for ``steps`` more."""
+        window, past = self._config.past_context, self.position
+        # One step sees all that is cached; a window cuts off what lies before it.
+        first = 0 if window is None or steps > 1 else max(0, past - window)
+        self._new = self._cache[..., past : past + steps, :].flatten(0, 1).unbind()
+        self._seen = self._cache[..., first : past + steps, :].flatten(0, 1).unbind()
+
+    def remember(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Put a layer's new keys and values ``[B, H, T, E]`` behind those it has, and return all that it sees."""
+        self._new[2 * layer].copy_(key)
+        self._new[2 * layer + 1].copy_(value)
+        return self._seen[2 * layer], self._seen[2 * layer + 1]
 
     def advance(self, steps: int) -> None:
         """Count ``steps`` more as decoded."""
@@ -82,7 +91,7 @@ class _Projections(nn.Module):
         super().__init__()
         self.in_proj_weight = nn.Parameter(torch.empty(out_dim, dim))
         self.in_proj_bias = nn.Parameter(torch.zeros(out_dim)) if bias else None
-        self.out_proj = nn.Linear(dim, dim, bias=bias)
+        self.out_proj = Linear(dim, dim, bias=bias)
         nn.init.xavier_uniform_(self.in_proj_weight)
         if bias:
             nn.init.zeros_(self.out_proj.bias)
@@ -96,7 +105,7 @@ class Attention(nn.Module):
 
     in_proj_weight: Tensor
     in_proj_bias: Tensor | None
-    out_proj: nn.Linear
+    out_proj: Linear
 
     def __init__(self, config: TransformerConfig, rope: RotaryEmbedding | None, *, cross: bool) -> None:
         super().__init__()
@@ -111,13 +120,14 @@ class Attention(nn.Module):
             self.out_proj = projections.out_proj
         else:
             self.mha = projections
-        self.sizes = [config.dim, kv_dim, kv_dim]
+        self.projection = Projection()
+        self.heads = [size // config.head_dim for size in (config.dim, kv_dim, kv_dim)]
         self.rope = rope
-        self.q_layer_norm: nn.Module | None = None
-        self.k_layer_norm: nn.Module | None = None
+        self.q_layer_norm: LayerNorm | None = None
+        self.k_layer_norm: LayerNorm | None = None
         if config.qk_layer_norm_cross if cross else config.qk_layer_norm:
-            self.q_layer_norm = nn.LayerNorm(config.dim)
-            self.k_layer_norm = nn.LayerNorm(config.dim)
+            self.q_layer_norm = LayerNorm(config.dim)
+            self.k_layer_norm = LayerNorm(config.dim)
 
     @property
     def _params(self) -> Attention | _Projections:
@@ -132,12 +142,25 @@ class Attention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _split(self, x: Tensor) -> Tensor:
-        return torch.unflatten(x, -1, (-1, self.config.head_dim)).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
+
+    def pack(self) -> None:
+        """Lay out copies of the weights for decoding, if there are none yet."""
+        self.projection.pack(*self._projected())
+        self._params.out_proj.pack()
+
+    def _projected(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias from which steps are projected: for queries, and for their own keys and values."""
+        weight, bias = self._params.in_proj_weight, self._params.in_proj_bias
+        if self.cross:
+            weight, bias = weight[: self.config.dim], None if bias is None else bias[: self.config.dim]
+        return weight, bias
 
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B, H, T, E]`` of the conditions ``[B, T, D]`` that cross attention looks at."""
         weight, bias, dim = self._params.in_proj_weight, self._params.in_proj_bias, self.config.dim
-        projected = F.linear(source, weight[dim:], None if bias is None else bias[dim:])
+        own = None if bias is None else bias[dim:].to(source.dtype)
+        projected = F.linear(source, weight[dim:].to(source.dtype), own)
         key, value = projected.chunk(2, dim=-1)
         if self.k_layer_norm is not None:
             key = self.k_layer_norm(key)
@@ -145,43 +168,48 @@ class Attention(nn.Module):
 
     def forward_cross(self, x: Tensor, kv: tuple[Tensor, Tensor]) -> Tensor:
         """Attend from ``x`` ``[B, T, D]`` to conditions; see :meth:`keys_and_values`."""
-        weight, bias, dim = self._params.in_proj_weight, self._params.in_proj_bias, self.config.dim
-        query = F.linear(x, weight[:dim], None if bias is None else bias[:dim])
+        query = self.projection(x, *self._projected())
         if self.q_layer_norm is not None:
             query = self.q_layer_norm(query)
-        return self._attend(self._split(query), *kv, mask=None, is_causal=False)
+        return self._attend(self._split(query), *kv)
 
-    def forward(self, x: Tensor, state: DecodingState | None = None, cache: LayerCache | None = None) -> Tensor:
-        """Attend from ``x`` ``[B, T, D]`` to itself and to what ``cache`` remembers."""
-        projected = F.linear(x, self._params.in_proj_weight, self._params.in_proj_bias)
-        query, key, value = projected.split(self.sizes, dim=-1)
+    def forward(self, x: Tensor, state: DecodingState | None = None, layer: int = 0) -> Tensor:
+        """Attend from ``x`` ``[B, T, D]`` to itself and to what ``state`` remembers."""
+        heads = self._split(self.projection(x, *self._projected()))
+        query, key, value = heads.split(self.heads, dim=1)
         if self.q_layer_norm is not None and self.k_layer_norm is not None:
-            query, key = self.q_layer_norm(query), self.k_layer_norm(key)
-        query, key, value = self._split(query), self._split(key), self._split(value)
+            query, key = (
+                self._split(norm(y.transpose(1, 2).flatten(2)))
+                for norm, y in ((self.q_layer_norm, query), (self.k_layer_norm, key))
+            )
         if self.rope is not None:
             query, key = self.rope(query, key, state.rotary_position if state else 0)
         past, steps = 0, x.shape[1]
-        window = self.config.past_context
-        if state is not None and cache is not None:
+        if state is not None:
             past = state.position
-            cache.key[:, :, past : past + steps] = key
-            cache.value[:, :, past : past + steps] = value
-            # One step sees all that is cached; a window cuts off what lies before it.
-            first = 0 if window is None or steps > 1 else max(0, past - window)
-            key, value = cache.key[:, :, first : past + steps], cache.value[:, :, first : past + steps]
+            key, value = state.remember(layer, key, value)
         if not self.config.causal or steps == 1:
-            return self._attend(query, key, value, mask=None, is_causal=False)
+            return self._attend(query, key, value)
+        window = self.config.past_context
         if past == 0 and (window is None or self.config.memory_efficient):
-            return self._attend(query, key, value, mask=None, is_causal=True)
+            return self._attend(query, key, value, is_causal=True)
         distance = torch.arange(past, past + steps, device=x.device)[:, None] - torch.arange(
             past + steps, device=x.device
         )
         mask = distance >= 0
         if window is not None:
             mask &= distance <= window
-        return self._attend(query, key, value, mask=mask, is_causal=False)
+        return self._attend(query, key, value, mask=mask)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *, mask: Tensor | None, is_causal: bool) -> Tensor:
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
         dtype = query.dtype
         if self.kv_repeat > 1:
             key = key.repeat_interleave(self.kv_repeat, dim=1)
@@ -192,6 +220,14 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
         out: Tensor = self._params.out_proj(x.to(dtype).transpose(1, 2).flatten(2))
         return out
+
+
+class LayerNorm(nn.LayerNorm):
+    """``nn.LayerNorm`` over inputs of any dtype, its weights in another or not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize ``[..., D]``."""
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
 class LayerScale(nn.Module):
@@ -213,60 +249,68 @@ class Layer(nn.Module):
         super().__init__()
         dim = config.dim
 
-        def scale() -> nn.Module:
-            return nn.Identity() if config.layer_scale is None else LayerScale(dim, config.layer_scale)
+        def scale() -> LayerScale | None:
+            return None if config.layer_scale is None else LayerScale(dim, config.layer_scale)
 
         self.norm_first = config.norm_first
+        self.activation = config.activation
+        self.dropout = config.dropout
         self.self_attn = Attention(config, rope, cross=False)
-        self.linear1 = nn.Linear(dim, config.dim_feedforward, bias=config.bias_ff)
-        self.linear2 = nn.Linear(config.dim_feedforward, dim, bias=config.bias_ff)
-        self.activation = F.relu if config.activation == "relu" else F.gelu
-        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
-        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.linear1 = Linear(dim, config.dim_feedforward, bias=config.bias_ff)
+        self.linear2 = Linear(config.dim_feedforward, dim, bias=config.bias_ff)
+        self.norm1 = LayerNorm(dim, eps=_EPS)
+        self.norm2 = LayerNorm(dim, eps=_EPS)
         self.layer_scale_1 = scale()
         self.layer_scale_2 = scale()
         self.cross_attention: Attention | None = None
         if config.cross_attention:
             self.cross_attention = Attention(config, None, cross=True)
-            self.norm_cross = nn.LayerNorm(dim, eps=_EPS)
+            self.norm_cross = LayerNorm(dim, eps=_EPS)
             self.layer_scale_cross = scale()
 
-    def forward(
-        self,
-        x: Tensor,
-        cross: Tensor | None,
-        state: DecodingState | None = None,
-        cache: LayerCache | None = None,
-    ) -> Tensor:
-        """``x`` ``[B, T, D]`` through the layer; ``cross`` ``[B, T, D]`` are conditions to attend to."""
+    def forward(self, x: Tensor, cross: Tensor | None, state: DecodingState | None = None, layer: int = 0) -> Tensor:
+        """Run over ``x`` ``[B, T, D]``.
+
+        Args:
+            x: steps.
+            cross: conditions to attend to, ``[B, T, D]``.
+            state: remembers what came before ``x``.
+            layer: the place of this layer in it.
+        """
         if self.norm_first:
-            x = x + self.layer_scale_1(self.dropout(self.self_attn(self.norm1(x), state, cache)))
+            x = self._add(x, self.self_attn(self.norm1(x), state, layer), self.layer_scale_1)
             if self.cross_attention is not None:
-                x = x + self.layer_scale_cross(self._cross_block(self.norm_cross(x), cross, cache))
-            return x + self.layer_scale_2(self._feed_forward(self.norm2(x)))  # type: ignore[no-any-return]
+                x = self._add(x, self._cross_block(self.norm_cross(x), cross, state, layer), self.layer_scale_cross)
+            return self._add(x, self._feed_forward(self.norm2(x)), self.layer_scale_2)
         source = x
-        x = self.norm1(x + self.layer_scale_1(self.dropout(self.self_attn(x, state, cache))))
+        x = self.norm1(self._add(x, self.self_attn(x, state, layer), self.layer_scale_1))
         if self.cross_attention is not None:
             # In AudioCraft's post-norm layers the queries come from what entered the layer.
-            x = self.norm_cross(x + self.layer_scale_cross(self._cross_block(source, cross, cache)))
-        return self.norm2(x + self.layer_scale_2(self._feed_forward(x)))  # type: ignore[no-any-return]
+            y = self._cross_block(source, cross, state, layer)
+            x = self.norm_cross(self._add(x, y, self.layer_scale_cross))
+        return self.norm2(self._add(x, self._feed_forward(x), self.layer_scale_2))  # type: ignore[no-any-return]
 
-    def _cross_block(self, x: Tensor, cross: Tensor | None, cache: LayerCache | None) -> Tensor:
+    def _add(self, x: Tensor, y: Tensor, scale: LayerScale | None) -> Tensor:
+        if self.training:
+            y = F.dropout(y, self.dropout)
+        return x + (y if scale is None else scale(y))
+
+    def _cross_block(self, x: Tensor, cross: Tensor | None, state: DecodingState | None, layer: int) -> Tensor:
         assert self.cross_attention is not None
-        kv = cache.cross if cache is not None else None
+        kv = state.cross[layer] if state is not None else None
         if kv is None:
             if cross is None:
                 raise GenerationError("This model attends to conditions, and none were given.")
             kv = self.cross_attention.keys_and_values(cross)
-            if cache is not None:
-                cache.cross = kv
-        y: Tensor = self.dropout(self.cross_attention.forward_cross(x, kv))
-        return y
+            if state is not None:
+                state.cross[layer] = kv
+        return self.cross_attention.forward_cross(x, kv)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(self.linear2(self.dropout(self.activation(self.linear1(x)))))
-        return y
+        y = self.linear1(x, self.activation)
+        if self.training:
+            y = F.dropout(y, self.dropout)
+        return self.linear2(y)  # type: ignore[no-any-return]
 
 
 class Transformer(nn.Module):
@@ -287,11 +331,13 @@ class Transformer(nn.Module):
             positions = torch.arange(start, start + steps, device=x.device)
             embedding = sinusoidal_embedding(positions, self.config.dim, self.config.max_period)
             x = x + self.config.positional_scale * embedding.to(x.dtype)
+        if state is not None:
+            state.begin(steps)
         for i, layer in enumerate(self.layers):
             if self.config.checkpointing and self.training:
                 x = checkpoint(layer, x, cross, use_reentrant=False)
             else:
-                x = layer(x, cross, state, state.layers[i] if state else None)
+                x = layer(x, cross, state, i)
         if state is not None:
             state.advance(steps)
         return x

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import mmap
+import os
 import warnings
-import zlib
 from collections.abc import Container, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+from zlib_ng import zlib_ng
 
 from codecbay.errors import PackageError, PluginError, WeightsError, nearest
 from codecbay.package.container import content_offset
@@ -18,6 +20,7 @@ from codecbay.remote import RemotePath
 
 _SHOWN = 5  # names listed of a kind of mismatch
 _ALIGNMENT = 16  # bytes; the widest element has as many
+_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # numbers by the bytes of one
 
 
 def check_tensors(header: Header, expected: Mapping[str, tuple[int, ...]], *, whole: Container[str] = ()) -> None:
@@ -75,17 +78,15 @@ def load_tensors(header: Header, *, progress: bool = False) -> dict[str, Tensor]
     if isinstance(header.weights, RemotePath):
         raise PackageError(f"{header.path}: has to be fetched before its tensors can be read.")
     try:
-        starts = _checked_starts(header)
+        starts = _starts(header)
         state = _read_by_torch(header) if header.container == "zip" else None
         if state is None:
             state = _put_together(header, starts)
+        _check(header, starts, state, progress)
     except ValueError as error:
         raise PackageError(f"{header.path}: the file is damaged: {error}. Fetch or export it again.") from None
     except (OSError, RuntimeError) as error:
         raise PackageError(f"{header.path}: cannot be read: {' '.join(str(error).split())[:300]}.") from None
-    for name, tensor in tqdm(state.items(), desc="reading", unit="tensor", disable=None if progress else True):
-        if tensor.is_floating_point() and tensor.numel() and not _is_finite(tensor):
-            raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
     return state
 
 
@@ -131,26 +132,56 @@ def _put_together(header: Header, starts: Mapping[str, int]) -> dict[str, Tensor
     return state
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    low, high = torch.aminmax(tensor)  # one pass without a temporary; NaN comes through
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+def _starts(header: Header) -> dict[str, int]:
+    """Where the content of each block starts."""
+    with header.weights.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        starts = {
+            key: content_offset(stream, block) if header.container == "zip" else block.offset
+            for key, block in header.blocks.items()
+        }
+    if any(starts[key] + block.size > size for key, block in header.blocks.items()):
+        raise ValueError("it ends before its tensors do")
+    return starts
 
 
-def _checked_starts(header: Header) -> dict[str, int]:
-    """Where the content of each block starts; the checksums are compared on the way, where there are any."""
-    starts: dict[str, int] = {}
+def _check(header: Header, starts: Mapping[str, int], state: Mapping[str, Tensor], progress: bool) -> None:
+    """Compare checksums, where there are any, and look for what is not finite, a block at a time while it is in cache.
+
+    Blocks are shared out among as many threads as torch uses. Nothing here is torch's, whose operations would each
+    start as many threads again.
+    """
+    names: dict[str, list[str]] = {key: [] for key in header.blocks}
+    for name, info in header.tensors.items():
+        names[info.block].append(name)
+
+    def check(key: str) -> None:
+        block = header.blocks[key]
+        if block.crc is not None and zlib_ng.crc32(view[starts[key] : starts[key] + block.size]) != block.crc:
+            raise ValueError("a checksum is wrong")
+        for name in names[key]:
+            if not _is_finite(state[name]):
+                raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
+
     with (
         header.weights.open("rb") as stream,
         mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         memoryview(data) as view,
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
     ):
-        for key, block in header.blocks.items():
-            starts[key] = start = content_offset(stream, block) if header.container == "zip" else block.offset
-            if start + block.size > len(view):
-                raise ValueError("it ends before its tensors do")
-            if block.crc is not None and zlib.crc32(view[start : start + block.size]) != block.crc:
-                raise ValueError("a checksum is wrong")
-    return starts
+        checked = pool.map(check, header.blocks)
+        for _ in tqdm(checked, "reading", len(header.blocks), unit="block", disable=None if progress else True):
+            pass
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    whole, unsigned = _WHOLE[tensor.itemsize], f"u{tensor.itemsize}"
+    bits = tensor.view(whole).numpy()
+    plus, minus = torch.tensor([torch.inf, -torch.inf], dtype=tensor.dtype).view(whole).numpy()
+    # Read as a whole number, what is not finite is the largest of its sign, and negative is largest without a sign.
+    return bool(bits.max() < plus and bits.view(unsigned).max() < minus.view(unsigned))
 
 
 def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,11 +196,18 @@ def compact(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def _kept(name: str, dtype: torch.dtype) -> torch.dtype:
+def _type_of(name: str, dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if ".rope." in f".{name}" else dtype
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.device, dtype: torch.dtype) -> None:
+def assign(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    as_stored: Container[str] = (),
+) -> None:
     """Give a module that was built on the meta device its tensors, without a copy where none is needed.
 
     Rotary frequencies stay in float32 whatever ``dtype`` is: positions need its precision.
@@ -179,12 +217,13 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, device: torch.de
         tensors: by the names of the module's state dict.
         device: where the module shall live.
         dtype: floating-point type of the parameters.
+        as_stored: names of the tensors that keep the type they have.
 
     Raises:
         PluginError: a buffer that is not in the state dict was left on the meta device, without a value.
     """
     converted = {
-        name: tensor.to(device, tensor.dtype if not tensor.is_floating_point() else _kept(name, dtype))
+        name: tensor.to(device, _type_of(name, dtype) if tensor.is_floating_point() and name not in as_stored else None)
         for name, tensor in tensors.items()
     }
     module.load_state_dict(converted, strict=True, assign=True)

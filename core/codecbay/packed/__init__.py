@@ -1,0 +1,10 @@
+"""Layers that work on copies of their weights in the layout that the processor reads fastest."""
+
+from codecbay.packed.activations import Snake
+from codecbay.packed.convolution import Conv1d, ConvTranspose1d, pad
+from codecbay.packed.linear import Linear, Projection
+from codecbay.packed.models import pack_layers
+from codecbay.packed.pack import Pack
+from codecbay.packed.recurrent import LSTM
+
+__all__ = ["LSTM", "Conv1d", "ConvTranspose1d", "Linear", "Pack", "Projection", "Snake", "pack_layers", "pad"]

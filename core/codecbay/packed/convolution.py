@@ -1,0 +1,188 @@
+"""One-dimensional convolutions over signals whose channels lie side by side in memory.
+
+Torch lays a signal ``[B, C, S]`` out channel by channel, and converts it, and the weights, at every convolution. Here
+the samples of all channels at one time are neighbours (a ``[B, S, C]`` tensor seen as ``[B, C, S]``, which torch calls
+channels last), which oneDNN convolves as it is, with weights laid out beforehand: at the speed of a matrix product.
+
+Letters: ``B`` batch, ``C`` channels, ``S`` samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codecbay.packed.pack import Pack
+
+
+def suits_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN computes on these: on the CPU, without gradients, in float32 or bfloat16."""
+    if x.device.type != "cpu" or x.dtype != weight.dtype or not torch.backends.mkldnn.is_available():
+        return False
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+class _Computation(Protocol):
+    def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor: ...
+
+
+class _Packed(nn.Module):
+    """A convolution with a pack of its weight, freed when that is moved, converted or trained."""
+
+    kernel_size: tuple[int, ...]
+    dilation: tuple[int, ...]
+    _pack: Pack[_Computation]
+
+    @property
+    def span(self) -> int:
+        """Samples from the first to the last that the kernel covers."""
+        return (self.kernel_size[0] - 1) * self.dilation[0] + 1
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._pack.clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._pack.clear()
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Conv1d(_Packed, nn.Conv1d):
+    """``nn.Conv1d``, without gradients on the CPU computed from packed weights."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Get ready to be packed; done by the constructor."""
+        self._pack = Pack(_lay_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve ``[B, C, S]``, padded as ``nn.Conv1d`` pads it."""
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
+            return super().forward(x)
+        return self._convolve(x, self.padding[0])
+
+    def valid(self, x: Tensor) -> Tensor:
+        """Convolve ``[B, C, S]`` without any padding."""
+        return self._convolve(x, 0)
+
+    @property
+    def extent(self) -> int:
+        """Samples of a window, which an output depends on."""
+        return self.span
+
+    def _convolve(self, x: Tensor, padding: int) -> Tensor:
+        stride, dilation, groups = self.stride[0], self.dilation[0], self.groups
+        if not suits_onednn(x, self.weight):
+            return F.conv1d(x, self.weight, self.bias, stride, padding, dilation, groups)
+        return self._pack(self.weight, stride, dilation, groups)(x, self.bias, padding)
+
+
+class ConvTranspose1d(_Packed, nn.ConvTranspose1d):
+    """``nn.ConvTranspose1d``, without gradients on the CPU computed from packed weights.
+
+    Every input makes a block of ``stride`` outputs complete, which depends on it and on the ones before it, as many as
+    the kernel reaches. So it is an ordinary convolution from inputs to blocks.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Get ready to be packed; done by the constructor."""
+        self._pack = Pack(_lay_out_transposed)
+
+    @property
+    def extent(self) -> int:
+        """Inputs that a block of outputs depends on."""
+        return -(-self.span // self.stride[0])
+
+    @property
+    def trim(self) -> tuple[int, int]:
+        """Outputs to drop from either end, where as many inputs are added to either end as complete every block."""
+        padding, more = cast(tuple[int], self.padding)[0], cast(tuple[int], self.output_padding)[0]
+        return padding, padding - more + self.extent * self.stride[0] - self.span
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve ``[B, C, S]``."""
+        if output_size is not None or not self._suits(x):
+            return super().forward(x, output_size)
+        around = self.extent - 1
+        left, right = self.trim
+        y = self.valid(pad(x, around, around))
+        return y[..., left : y.shape[-1] - right]
+
+    def valid(self, x: Tensor) -> Tensor:
+        """The ``S - extent + 1`` blocks of outputs that depend on nothing beside ``[B, C, S]``."""
+        stride = self.stride[0]
+        if not self._suits(x):
+            y = F.conv_transpose1d(x, self.weight, self.bias, stride, dilation=self.dilation, groups=self.groups)
+            return y[..., (self.extent - 1) * stride : x.shape[-1] * stride]
+        bias = None if self.bias is None else self.bias.repeat(stride)
+        blocks = self._pack(self.weight, stride)(x, bias)
+        return blocks.transpose(1, 2).reshape(len(x), -1, self.out_channels).transpose(1, 2)
+
+    def _suits(self, x: Tensor) -> bool:
+        return self.groups == self.dilation[0] == 1 and self.trim[1] >= 0 and suits_onednn(x, self.weight)
+
+
+def pad(x: Tensor, left: int, right: int, mode: str = "constant") -> Tensor:
+    """``F.pad`` along the samples of ``[B, C, S]``, which keeps the channels side by side."""
+    if mode == "constant" and (left or right):
+        return F.pad(x.transpose(1, 2), (0, 0, left, right)).transpose(1, 2)
+    return F.pad(x, (left, right), mode) if left or right else x
+
+
+def _lay_out(weight: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1) -> _Computation:
+    """A convolution by a weight ``[C', C, kernel]``."""
+    if weight.shape[2] == stride == groups == 1:
+        return _Product(weight)
+    return _Convolution(weight, stride, dilation, groups)
+
+
+def _lay_out_transposed(weight: Tensor, stride: int) -> _Computation:
+    """The convolution to blocks by a weight ``[C, C', kernel]`` of a transposed convolution."""
+    channels, _, kernel = weight.shape
+    weight = F.pad(weight, (0, -kernel % stride)).view(channels, weight.shape[1], -1, stride)
+    return _lay_out(weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1))
+
+
+class _Product:
+    """A convolution of single samples, which is a matrix product."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight[..., 0].contiguous(), None)
+
+    def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+        rows = pad(x, padding, padding).transpose(1, 2)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, bias, "none", [], "")
+        return y.transpose(1, 2)
+
+
+class _Convolution:
+    """Any other, as one of images of height 1: oneDNN has a layout of neighbouring channels for images alone."""
+
+    def __init__(self, weight: Tensor, stride: int, dilation: int, groups: int) -> None:
+        self._geometry = [1, stride], [1, dilation], groups
+        # Without the shape of a signal, oneDNN may choose a layout that it then changes at every call.
+        shape = [1, weight.shape[1] * groups, 1, (weight.shape[2] - 1) * dilation + 256 * stride]
+        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
+            weight.unsqueeze(2).contiguous(memory_format=torch.channels_last), [0, 0], *self._geometry, shape
+        )
+
+    def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+        image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            image, self._weight, bias, [0, padding], *self._geometry, "none", [], ""
+        )
+        return y.squeeze(2)

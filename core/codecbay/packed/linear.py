@@ -1,0 +1,209 @@
+"""Linear layers that read their weights as fast as the memory gives them.
+
+With the few rows of a decoding step, time is what it takes to read the weights, and torch's ordinary product of a
+matrix with a few rows reads them at a fifth of the memory's speed. FBGEMM's products read a copy of the weights in half
+precision or 8 bits, laid out for the processor, at nearly all of it, and compute in float32:
+
+- float32 results need no more than half precision where that holds the weights exactly, as it does for weights that
+  were published in it; any other float32 is, to its last bit, the sum of two half-precision numbers;
+- 8 bits are for whom a quarter of the bytes is worth a little quality. Inputs are then quantized too, on the fly.
+
+Letters: ``N`` features in, ``M`` features out.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from threading import Lock
+from typing import Literal, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codecbay.packed.pack import Pack
+
+Activation = Literal["none", "relu", "gelu"]
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_FEW = 64  # rows; of more, the ordinary product is no slower
+_lock = Lock()
+_STEP = 2048  # between the two terms of a float32: half precision has 11 bits
+
+
+class _Product(Protocol):
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Projection(nn.Module):
+    """Computes what ``F.linear`` computes, with weights that belong to other modules.
+
+    Few rows, without gradients, on the CPU, are multiplied with a copy of the weights that is laid out when it is first
+    needed.
+
+    Attributes:
+        int8: work on 8-bit weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.int8 = False
+        self._pack = Pack(_product)
+
+    def forward(
+        self,
+        x: Tensor,
+        weight: Tensor | Sequence[Tensor],
+        bias: Tensor | Sequence[Tensor] | None = None,
+        activation: Activation = "none",
+    ) -> Tensor:
+        """``activation(x @ weight.T + bias)``.
+
+        Args:
+            x: ``[..., N]``; computed in its dtype.
+            weight: ``[M, N]``, or several, which are computed as one.
+            bias: ``[M]``, or one for each weight.
+            activation: applied to the result.
+        """
+        packed = x.dtype == torch.float32 and x.is_cpu and not torch.is_grad_enabled()
+        product: _Product | None = None
+        if packed and (self.int8 or x.numel() <= _FEW * x.shape[-1]):
+            product = self.pack(weight, bias)
+        y = F.linear(x, *_joined(_listed(weight), _listed(bias), x.dtype)) if product is None else product(x)
+        return y if activation == "none" else _ACTIVATIONS[activation](y)
+
+    def pack(self, weight: Tensor | Sequence[Tensor], bias: Tensor | Sequence[Tensor] | None = None) -> _Product | None:
+        """Lay a copy of the weights out, if there is none yet; see :meth:`forward`."""
+        weights, biases = _listed(weight), _listed(bias)
+        return self._pack(self.int8, len(weights), *weights, *biases)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or back. Weights in training change at every step: no copy of them is kept."""
+        if mode:
+            self._pack.clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._pack.clear()  # what is moved or converted is laid out anew
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class Linear(nn.Linear):
+    """``nn.Linear``, computed by a :class:`Projection`."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias)
+        self.projection = Projection()
+
+    def forward(self, x: Tensor, activation: Activation = "none") -> Tensor:
+        """See :meth:`Projection.forward`."""
+        return self.projection.forward(x, self.weight, self.bias, activation)
+
+    def pack(self) -> None:
+        """See :meth:`Projection.pack`."""
+        self.projection.pack(self.weight, self.bias)
+
+
+def _listed(tensors: Tensor | Sequence[Tensor] | None) -> Sequence[Tensor]:
+    return (tensors,) if isinstance(tensors, Tensor) else tensors or ()
+
+
+def _joined(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights))
+    bias = None if not biases else biases[0] if len(biases) == 1 else torch.cat(tuple(biases))
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _product(int8: bool, count: int, *tensors: Tensor) -> _Product | None:
+    """The fastest product with few rows; ``None`` is the ordinary one."""
+    dtype = tensors[0].dtype
+    weight, bias = _joined(tensors[:count], tensors[count:], torch.float32)
+    if int8:
+        return _Int8(weight, bias)
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        return None
+    exact = dtype == torch.float16
+    terms = [weight] if exact else _half_precision_terms(weight, 2**-24 if dtype == torch.float32 else 2**-12)
+    return None if terms is None else _Half(terms, bias)
+
+
+def _half_precision_terms(weight: Tensor, tolerance: float) -> list[Tensor] | None:
+    """One or two numbers in half precision for each weight; it is the first plus a ``_STEP``-th of the second.
+
+    Args:
+        weight: float32.
+        tolerance: error relative to the largest weight of a row.
+
+    Returns:
+        The terms in float32, or ``None`` where two are not enough.
+    """
+    allowed = tolerance * weight.abs().amax(1, keepdim=True)
+    high = weight.half().float()
+    rest = weight - high
+    if (rest.abs() <= allowed).all():
+        return [high]
+    low = (rest * _STEP).half().float()
+    return [high, low] if ((rest - low / _STEP).abs() <= allowed).all() else None
+
+
+class _Half:
+    """Float32 inputs, weights of one or two terms in half precision."""
+
+    def __init__(self, terms: Sequence[Tensor], bias: Tensor | None) -> None:
+        self._features = len(terms[0])
+        self._two = len(terms) == 2
+        if self._two and bias is not None:
+            bias = torch.cat([bias, torch.zeros_like(bias)])
+        self._packed = torch.ops.quantized.linear_prepack_fp16(torch.cat(tuple(terms)), bias)
+        self._compute = torch.ops.quantized.linear_dynamic_fp16.default
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._compute(x, self._packed)
+        if self._two:
+            return torch.add(y[..., : self._features], y[..., self._features :], alpha=1 / _STEP)
+        return y
+
+
+class _Int8:
+    """Weights in 8 bits with a scale for each feature out; inputs in 8 bits with one scale for all of them."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        with _lock:
+            _hear_warning_out()
+        quantized = torch.quantize_per_channel(
+            weight, scale, torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8
+        )
+        with _int8_engine():
+            self._packed = torch.ops.quantized.linear_prepack(quantized, bias)
+        self._compute = torch.ops.quantized.linear_dynamic.default
+        # Where processors lack instructions for 8-bit products, sums of full 8-bit inputs overflow.
+        self._reduced = not torch.cpu._is_vnni_supported()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._compute(x, self._packed, self._reduced)
+        return y
+
+
+@cache
+def _hear_warning_out() -> None:
+    """Torch warns, once in a process, that it means to move its quantization to another library."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.quantize_per_channel(torch.zeros(1, 1), torch.ones(1), torch.zeros(1, dtype=torch.int64), 0, torch.qint8)
+
+
+@contextmanager
+def _int8_engine() -> Iterator[None]:
+    """The setting, global to torch, of whose layout weights are packed in."""
+    known = torch.backends.quantized.supported_engines
+    with _lock:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = next(n for n in ("x86", "onednn", "fbgemm", "qnnpack") if n in known)
+        try:
+            yield
+        finally:
+            torch.backends.quantized.engine = before

@@ -1,0 +1,49 @@
+"""``Pack``: what is computed once from weights, and used for as long as they do not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Pack(Generic[T]):
+    """A value made of tensors and plain values, and made anew when one of them is another.
+
+    Torch counts the changes of a tensor. Those made behind its back, to ``tensor.data``, are seen only where they also
+    move it: whoever edits weights so calls :meth:`clear`.
+
+    Args:
+        make: from the arguments to the value; a function that can be pickled.
+    """
+
+    def __init__(self, make: Callable[..., T]) -> None:
+        self._make = make
+        self._key: object = None
+        self._value: T | None = None
+
+    def __call__(self, *arguments: object) -> T:
+        """The value for these arguments."""
+        key = [(a.data_ptr(), a.dtype, _changes(a)) if isinstance(a, Tensor) else a for a in arguments]
+        if key != self._key:
+            self._value = None  # the old one is not held in memory beside the new
+            with torch.no_grad():
+                self._value = self._make(*arguments)
+            self._key = key
+        return self._value  # type: ignore[return-value]
+
+    def clear(self) -> None:
+        """Forget the value, and free its memory."""
+        self._key = self._value = None
+
+    def __getstate__(self) -> dict[str, object]:
+        # Neither copied nor saved with its module: what is laid out for one processor means nothing elsewhere.
+        return {"_make": self._make, "_key": None, "_value": None}
+
+
+def _changes(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
