@@ -22,6 +22,7 @@ from codecbay.audio import as_batch, check_sample_rate, convert_audio, resample
 from codecbay.errors import AudioError, CodecbayError, CodeRangeError, ConfigError, PackageError
 from codecbay.files import written_whole
 from codecbay.spec import CodecSpec
+from codecbay.streaming import progress_shown
 
 _WINDOW = 30.0  # seconds that encode_audio and decode_audio work on at once
 _CONTEXT = 1.0  # seconds beside a window that its codes may depend on
@@ -145,6 +146,12 @@ class Codec(nn.Module, abc.ABC):
         """Where the codec lives."""
         return next(self.parameters()).device
 
+    @property
+    def streams(self) -> bool:
+        """Whether :meth:`encode` and :meth:`decode` take a recording of any length in bounded memory, without a scale;
+        then nothing is cut into windows."""
+        return False
+
     def set_num_codebooks(self, n: int) -> None:
         """Use ``n`` codebooks from now on.
 
@@ -190,8 +197,8 @@ class Codec(nn.Module, abc.ABC):
     def encode_audio(self, wav: Tensor, sample_rate: int, progress: bool = False) -> EncodedAudio:
         """Encode a recording of any sample rate, number of channels and length.
 
-        It is resampled, its channels are mixed, and windows of 30 s are encoded one by one, each with a second
-        of its surroundings.
+        It is resampled and its channels are mixed. A codec that streams encodes it as in one pass; another, windows of
+        30 s one by one, each with a second of its surroundings.
 
         Args:
             wav: float ``[C, S]`` or ``[B, C, S]``.
@@ -205,11 +212,10 @@ class Codec(nn.Module, abc.ABC):
         sample_rate = check_sample_rate(sample_rate)
         # Down to the codec's rate, at least a sample must be left.
         least = -(-sample_rate // self.sample_rate)
-        own = nn.functional.pad(batch.to(self.device), (0, max(least - batch.shape[-1], 0)))
+        own = _lengthened(batch.to(self.device), least)
         own = convert_audio(own, sample_rate, self.sample_rate, self.channels)
         samples = self._own_samples(batch.shape[-1], sample_rate)
-        own = nn.functional.pad(own[..., :samples], (0, max(samples - own.shape[-1], 0)))
-        codes, scale = self._encode_long(own, progress)
+        codes, scale = self._encode_long(_lengthened(own[..., :samples], samples), progress)
         return EncodedAudio(
             codes=codes,
             scale=scale,
@@ -285,10 +291,11 @@ class Codec(nn.Module, abc.ABC):
                 f"{encoded.num_samples} samples at {encoded.sample_rate} Hz."
             )
         wav = self._decode_long(codes, None if encoded.scale is None else encoded.scale.to(self.device), progress)
-        # Resampled from what the encoder saw, with a little beside it: rounding can cost the last sample.
-        exact = -(-encoded.num_samples * self.output_rate // encoded.sample_rate)
-        wav = nn.functional.pad(wav, (0, max(exact + self.output_frame_size - wav.shape[-1], 0)))
-        wav = resample(wav, self.output_rate, encoded.sample_rate)[..., : encoded.num_samples]
+        if self.output_rate != encoded.sample_rate:
+            # Resampled from what the encoder saw, with a little beside it: rounding can cost the last sample.
+            exact = -(-encoded.num_samples * self.output_rate // encoded.sample_rate)
+            wav = resample(_lengthened(wav, exact + self.output_frame_size), self.output_rate, encoded.sample_rate)
+        wav = _lengthened(wav, encoded.num_samples)[..., : encoded.num_samples]
         if wav.shape[1] != encoded.channels:
             wav = wav.mean(1, keepdim=True).expand(-1, encoded.channels, -1)
         return wav, encoded.sample_rate
@@ -303,7 +310,13 @@ class Codec(nn.Module, abc.ABC):
         return max(samples * self.sample_rate // sample_rate, 1)
 
     def _encode_long(self, wav: Tensor, progress: bool) -> tuple[Tensor, Tensor | None]:
-        """Encode ``[B, C, S]`` of any length by windows; the scale is of all windows, ``[B, 1, windows]``."""
+        """Encode ``[B, C, S]`` of any length, by windows unless the codec streams.
+
+        The scale is of all windows, ``[B, 1, windows]``.
+        """
+        if self.streams:
+            with progress_shown(progress):
+                return self.encode(wav)
         parts, scales, n = [], [], self.codes_per_frame
         for first, last, start, end in self._windows(self.frames_of(wav.shape[-1]) // n, progress):
             codes, scale = self.encode(wav[..., start * self.frame_size : end * self.frame_size])
@@ -313,7 +326,10 @@ class Codec(nn.Module, abc.ABC):
         return torch.cat(parts, dim=-1), torch.stack(scales, dim=-1) if scales else None
 
     def _decode_long(self, codes: Tensor, scale: Tensor | None, progress: bool) -> Tensor:
-        """Decode what :meth:`_encode_long` returned, by the same windows."""
+        """Decode what :meth:`_encode_long` returned, by the same windows where there are any."""
+        if self.streams:
+            with progress_shown(progress):
+                return self.decode(codes, scale)
         parts, n, size = [], self.codes_per_frame, self.output_frame_size
         frames = codes.shape[-1] // n
         for i, (first, last, start, end) in enumerate(self._windows(frames, progress)):
@@ -342,6 +358,12 @@ class Codec(nn.Module, abc.ABC):
         for first in tqdm(starts, unit="window", disable=None if progress else True):
             last = min(first + window, frames)
             yield first, last, max(first - context, 0), min(last + context, frames)
+
+
+def _lengthened(wav: Tensor, samples: int) -> Tensor:
+    """``[B, C, S]`` with zeros after it, where it has fewer than so many samples."""
+    missing = samples - wav.shape[-1]
+    return nn.functional.pad(wav, (0, missing)) if missing > 0 else wav
 
 
 @torch.no_grad()

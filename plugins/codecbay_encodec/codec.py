@@ -14,6 +14,8 @@ from codecbay.codec import Codec
 from codecbay.errors import AudioError
 from codecbay.package import PackageFile
 from codecbay.package.weights import assign, check_tensors
+from codecbay.packed import Pack
+from codecbay.streaming import Chain, Each, gathered, stream, streamed
 from codecbay_encodec.config import EncodecConfig
 from codecbay_encodec.seanet import Decoder, Encoder, fold_norms
 
@@ -29,13 +31,20 @@ class _Codebook(nn.Module):
         self.register_buffer("cluster_size", torch.zeros(bins))
         self.register_buffer("embed", torch.randn(bins, dim))
         self.register_buffer("embed_avg", torch.zeros(bins, dim))
+        self._search = Pack(_search)
 
-    def nearest(self, x: Tensor) -> Tensor:
-        """The index of the vector nearest to each of ``[N, D]``."""
+    def quantize(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The index of the vector nearest to each of ``[N, D]`` in float32, and what that vector leaves over."""
+        embed, squares = self._search(self.embed)
         # Summed in this order, rounding breaks ties as it does in AudioCraft.
-        embed = self.embed.t()
-        distance = x.pow(2).sum(1, keepdim=True) - 2 * x @ embed + embed.pow(2).sum(0, keepdim=True)
-        return distance.argmin(dim=-1)
+        distance = x.pow(2).sum(1, keepdim=True) - 2 * x @ embed.t() + squares
+        indices = distance.argmin(dim=-1)
+        return indices, x - F.embedding(indices, embed)
+
+
+def _search(embed: Tensor) -> tuple[Tensor, Tensor]:
+    embed = embed.float()
+    return embed, embed.t().pow(2).sum(0, keepdim=True)
 
 
 class _Layer(nn.Module):
@@ -69,11 +78,11 @@ class ResidualVectorQuantizer(nn.Module):
     def encode(self, latent: Tensor, n_q: int) -> Tensor:
         """Latent ``[B, D, T]`` to codes ``[B, K, T]`` of the first ``n_q`` codebooks."""
         batch, dim, frames = latent.shape
-        residual = latent.transpose(1, 2).reshape(-1, dim)
+        # Distances are compared in float32, whatever the latent is in: in bfloat16, many would be equal.
+        residual = latent.transpose(1, 2).reshape(-1, dim).float()
         codes = []
         for codebook in self.codebooks[:n_q]:
-            indices = codebook.nearest(residual)
-            residual = residual - F.embedding(indices, codebook.embed)
+            indices, residual = codebook.quantize(residual)
             codes.append(indices.view(batch, frames))
         return torch.stack(codes, dim=1)
 
@@ -116,15 +125,28 @@ class EncodecCodec(Codec):
             scale = 1e-8 + volume
             wav = wav / scale
             scale = scale.view(-1, 1)
-        return self.quantizer.encode(self.encoder(wav), self.num_codebooks), scale
+        quantize = Each(lambda latent: self.quantizer.encode(latent, self.num_codebooks))
+        pieces = streamed(Chain([stream(self.encoder), quantize]), wav, self._piece * self.frame_size)
+        return gathered(pieces, self.frames_of(wav.shape[-1])), scale
 
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         """Decode ``[B, K, T]`` to ``[B, C, T * frame_size]``."""
         if scale is not None and (not self.config.renormalize or scale.numel() != len(codes)):
             expected = f"[{len(codes)}, 1]" if self.config.renormalize else "none"
             raise AudioError(f"The scale of codec '{self.name}' should be {expected}, found {list(scale.shape)}.")
-        wav: Tensor = self.decoder(self.decode_latent(codes))
+        decoding = Chain([Each(self.quantizer.decode), stream(self.decoder)])
+        wav = gathered(streamed(decoding, self.check_codes(codes), self._piece), self.samples_of(codes.shape[-1]))
         return wav if scale is None else wav * scale.to(wav).view(-1, 1, 1)
+
+    @property
+    def streams(self) -> bool:
+        """See :attr:`Codec.streams`."""
+        return self.config.streams
+
+    @property
+    def _piece(self) -> int:
+        """Frames that go through the layers together: a second, which fills matrix products and not the caches."""
+        return max(round(self.sample_rate / self.frame_size), 1)
 
     def decode_latent(self, codes: Tensor) -> Tensor:
         """The latent ``[B, D, T]`` of codes ``[B, K, T]``."""

@@ -8,76 +8,67 @@ Letters: ``B`` batch, ``C`` channels, ``S`` samples, ``T`` frames, ``D`` width o
 
 from __future__ import annotations
 
+import abc
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from codecbay import packed
 from codecbay.errors import ConfigError
+from codecbay.packed import Conv1d, ConvTranspose1d
+from codecbay.streaming import Chain, Recurrent, Residual, Stream, Trimmed, Whole, Windows, join, stream
 from codecbay_encodec.config import Activation, SEANetConfig
 
 
-class Convolution(nn.Module):
-    """A convolution, or a transposed one, without padding, whose weight may be stored in parts.
+def stored_by(norm: str, convolution: Conv1d | ConvTranspose1d) -> Conv1d | ConvTranspose1d:
+    """A convolution that stores its weight in the parts of a norm, until :func:`fold_norms` puts them together.
 
-    Args:
-        norm: ``weight_norm`` stores length and direction, ``spectral_norm`` the weight and an estimate of its
-            largest singular vectors, anything else the weight itself.
+    ``weight_norm`` stores length and direction, ``spectral_norm`` the weight and an estimate of its largest singular
+    vectors, anything else the weight itself.
     """
+    weight, transposed = convolution.weight, isinstance(convolution, nn.ConvTranspose1d)
+    if norm == "weight_norm":
+        convolution.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
+        convolution.weight_v = nn.Parameter(weight)
+        del convolution.weight
+    elif norm == "spectral_norm":
+        convolution.weight_orig = nn.Parameter(weight)
+        convolution.register_buffer("weight_u", torch.ones(convolution.out_channels))
+        convolution.register_buffer("weight_v", torch.ones(weight[:, 0].numel() if transposed else weight[0].numel()))
+        del convolution.weight
+    return convolution
 
-    weight: Tensor
-    weight_u: Tensor
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        stride: int,
-        dilation: int,
-        norm: str,
-        *,
-        transposed: bool,
-    ) -> None:
-        super().__init__()
-        self.stride, self.dilation, self.transposed, self.norm = stride, dilation, transposed, norm
-        first, second = (in_channels, out_channels) if transposed else (out_channels, in_channels)
-        weight = torch.empty(first, second, kernel_size)
-        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
-        bound = 1 / math.sqrt(second * kernel_size)
-        self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
-        if norm == "weight_norm":
-            self.weight_g = nn.Parameter(torch.norm_except_dim(weight, 2, 0))
-            self.weight_v = nn.Parameter(weight)
-        elif norm == "spectral_norm":
-            self.weight_orig = nn.Parameter(weight)
-            self.register_buffer("weight_u", torch.ones(out_channels))
-            self.register_buffer("weight_v", torch.ones(in_channels * kernel_size))
+def fold_norms(module: nn.Module) -> None:
+    """Replace the parts of the weights of all convolutions by the weights."""
+    for part in module.modules():
+        parts: dict[str, Tensor] = {**part._parameters, **part._buffers}  # type: ignore[dict-item]
+        if "weight_g" in parts:
+            weight = torch._weight_norm(parts["weight_v"], parts["weight_g"], 0)
+        elif "weight_orig" in parts:
+            weight = parts["weight_orig"]
+            matrix = weight.transpose(0, 1) if isinstance(part, nn.ConvTranspose1d) else weight
+            weight = weight / (parts["weight_u"] @ (matrix.flatten(1) @ parts["weight_v"]))
         else:
-            self.weight = nn.Parameter(weight)
+            continue
+        for name in parts.keys() - {"bias"}:
+            delattr(part, name)
+        part.weight = nn.Parameter(weight.detach(), requires_grad=False)
 
-    def fold(self) -> None:
-        """Replace the parts of the weight by the weight."""
-        if self.norm == "weight_norm":
-            weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
-            del self.weight_g, self.weight_v
-        elif self.norm == "spectral_norm":
-            matrix = self.weight_orig.transpose(0, 1) if self.transposed else self.weight_orig
-            largest = self.weight_u @ (matrix.flatten(1) @ self.weight_v)
-            weight = self.weight_orig / largest
-            del self.weight_orig, self.weight_u, self.weight_v
-        else:
-            return
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        self.norm = "none"
+
+class Streamed(nn.Module, abc.ABC):
+    """A module that runs as its streams do."""
+
+    @abc.abstractmethod
+    def stream(self) -> Stream:
+        """The module at work on a signal that comes piece by piece."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``[B, C, S]``."""
-        if self.transposed:
-            return F.conv_transpose1d(x, self.weight, self.bias, self.stride)
-        return F.conv1d(x, self.weight, self.bias, self.stride, dilation=self.dilation)
+        """Run over ``[B, C, S]``."""
+        return self.stream().push(x, last=True)
 
 
 class TimeGroupNorm(nn.GroupNorm):
@@ -92,19 +83,20 @@ class TimeGroupNorm(nn.GroupNorm):
 class NormConv(nn.Module):
     """A convolution, and a norm over its output where there is one."""
 
-    def __init__(self, name: str, convolution: Convolution, channels: int, config: SEANetConfig, norm: str) -> None:
+    def __init__(self, name: str, convolution: Conv1d | ConvTranspose1d, config: SEANetConfig, norm: str) -> None:
         super().__init__()
         self.name = name
-        self.add_module(name, convolution)
-        self.norm = TimeGroupNorm(1, channels, **config.norm_params) if norm == "time_group_norm" else nn.Identity()
+        self.add_module(name, stored_by(norm, convolution))
+        grouped = norm == "time_group_norm"
+        self.norm = TimeGroupNorm(1, convolution.out_channels, **config.norm_params) if grouped else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``[B, C, S]``."""
-        y: Tensor = self.norm(self.get_submodule(self.name)(x))
-        return y
+    @property
+    def convolution(self) -> Conv1d | ConvTranspose1d:
+        """Without the norm."""
+        return self.get_submodule(self.name)  # type: ignore[return-value]
 
 
-class Conv(nn.Module):
+class Conv(Streamed):
     """A convolution padded so that ``S`` samples become ``ceil(S / stride)``."""
 
     def __init__(
@@ -118,39 +110,46 @@ class Conv(nn.Module):
         dilation: int = 1,
     ) -> None:
         super().__init__()
-        convolution = Convolution(in_channels, out_channels, kernel_size, stride, dilation, norm, transposed=False)
-        self.conv = NormConv("conv", convolution, out_channels, config, norm)
+        convolution = Conv1d(in_channels, out_channels, kernel_size, stride, dilation=dilation)
+        self.conv = NormConv("conv", convolution, config, norm)
         self.stride = stride
         self.pad_mode = config.pad_mode
-        total = (kernel_size - 1) * dilation + 1 - stride
+        total = convolution.extent - stride
         right = 0 if config.causal else total // 2
         self.padding = (total - right, right)
         if total < 0:
             raise ConfigError(f"A kernel of {kernel_size} samples leaves gaps at a stride of {stride}.")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``[B, C, S]``."""
-        left, right = self.padding
-        y: Tensor = self.conv(pad(x, left, right + -x.shape[-1] % self.stride, self.pad_mode))
-        return y
+    def stream(self) -> Stream:
+        """See :meth:`Streamed.stream`."""
+        convolution = self.conv.convolution
+        padded = partial(pad, mode=self.pad_mode)
+        windows = Windows(convolution.valid, convolution.extent, self.stride, self.padding, padded, whole=True)
+        # Going round, the beginning is padded with the end.
+        first = [Whole(nn.Identity())] if self.pad_mode == "circular" else []
+        return Chain([*first, windows, stream(self.conv.norm)])
 
 
 def pad(x: Tensor, left: int, right: int, mode: str) -> Tensor:
     """Pad ``[B, C, S]``; a signal too short to be reflected is lengthened with zeros first, and one too short to go
     round once goes round more often."""
+    if mode == "constant" or not (left or right):
+        return packed.pad(x, left, right)
     length = x.shape[-1]
-    if mode == "circular" and max(left, right) > length:
-        return x[..., torch.arange(-left, length + right, device=x.device) % length]
-    if mode != "reflect":
-        return F.pad(x, (left, right), mode)
-    short = max(left, right) - x.shape[-1] + 1
-    if short <= 0:
-        return F.pad(x, (left, right), mode)
-    padded = F.pad(F.pad(x, (0, short)), (left, right), mode)
-    return padded[..., : padded.shape[-1] - short]
+    if mode == "reflect" and (short := max(left, right) - length + 1) > 0:
+        return pad(packed.pad(x, 0, short), left, right, mode)[..., : left + length + right]
+
+    def source(at: Tensor) -> Tensor:
+        if mode == "circular":
+            return at % length
+        return at.clamp(0, length - 1) if mode == "replicate" else length - 1 - (length - 1 - at.abs()).abs()
+
+    before = torch.arange(-left, 0, device=x.device)
+    after = torch.arange(length, length + right, device=x.device)
+    return join([x[..., source(before)], x, x[..., source(after)]])
 
 
-class ConvTranspose(nn.Module):
+class ConvTranspose(Streamed):
     """A transposed convolution trimmed so that ``T`` steps become ``T * stride``."""
 
     def __init__(
@@ -163,33 +162,30 @@ class ConvTranspose(nn.Module):
         stride: int,
     ) -> None:
         super().__init__()
-        convolution = Convolution(in_channels, out_channels, kernel_size, stride, 1, norm, transposed=True)
-        self.convtr = NormConv("convtr", convolution, out_channels, config, norm)
+        convolution = ConvTranspose1d(in_channels, out_channels, kernel_size, stride)
+        self.convtr = NormConv("convtr", convolution, config, norm)
         total = kernel_size - stride
         self.right = math.ceil(total * config.trim_right_ratio) if config.causal else total // 2
         self.left = total - self.right
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``[B, C, T]``."""
-        y: Tensor = self.convtr(x)
-        return y[..., self.left : y.shape[-1] - self.right]
+    def stream(self) -> Stream:
+        """See :meth:`Streamed.stream`."""
+        return Chain([stream(self.convtr.convolution), stream(self.convtr.norm), Trimmed(self.left, self.right)])
 
 
-class LSTM(nn.Module):
+class LSTM(Streamed):
     """A recurrent layer over time, added to its input."""
 
     def __init__(self, dim: int, num_layers: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(dim, dim, num_layers)
+        self.lstm = packed.LSTM(dim, dim, num_layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run over ``[B, C, T]``."""
-        steps = x.permute(2, 0, 1)
-        y: Tensor = self.lstm(steps)[0] + steps
-        return y.permute(1, 2, 0)
+    def stream(self) -> Stream:
+        """See :meth:`Streamed.stream`."""
+        return Residual(Recurrent(self.lstm))
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Streamed):
     """Two convolutions, the first dilated, beside a skip connection."""
 
     def __init__(self, dim: int, dilation: int, config: SEANetConfig, norm: str) -> None:
@@ -203,13 +199,12 @@ class ResidualBlock(nn.Module):
         )
         self.shortcut = nn.Identity() if config.true_skip else Conv(dim, dim, 1, config, norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run over ``[B, C, S]``."""
-        y: Tensor = self.shortcut(x) + self.block(x)
-        return y
+    def stream(self) -> Stream:
+        """See :meth:`Streamed.stream`."""
+        return Residual(stream(self.block), stream(self.shortcut))
 
 
-class Encoder(nn.Module):
+class Encoder(Streamed):
     """Waveform ``[B, C, S]`` to latent ``[B, D, T]``."""
 
     def __init__(self, config: SEANetConfig) -> None:
@@ -234,13 +229,12 @@ class Encoder(nn.Module):
         ]
         self.model = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the encoder."""
-        y: Tensor = self.model(x)
-        return y
+    def stream(self) -> Stream:
+        """See :meth:`Streamed.stream`."""
+        return stream(self.model)
 
 
-class Decoder(nn.Module):
+class Decoder(Streamed):
     """Latent ``[B, D, T]`` to waveform ``[B, C, S]``."""
 
     def __init__(self, config: SEANetConfig) -> None:
@@ -267,10 +261,9 @@ class Decoder(nn.Module):
             layers.append(build_activation(config.final_activation))
         self.model = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the decoder."""
-        y: Tensor = self.model(x)
-        return y
+    def stream(self) -> Stream:
+        """See :meth:`Streamed.stream`."""
+        return stream(self.model)
 
 
 def _norms(config: SEANetConfig) -> list[str]:
@@ -292,10 +285,3 @@ def build_activation(activation: Activation) -> nn.Module:
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"The activation {activation.name} cannot take {dict(activation.params)}: {error}") from None
     return module
-
-
-def fold_norms(module: nn.Module) -> None:
-    """Fold the norms of all convolutions into their weights."""
-    for child in module.modules():
-        if isinstance(child, Convolution):
-            child.fold()

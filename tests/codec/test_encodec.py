@@ -11,7 +11,8 @@ from torch.nn.utils import parametrizations
 
 from codecbay.codec import Codec
 from codecbay.errors import AudioError, CodecbayError, CodeRangeError
-from codecbay_encodec.seanet import Convolution, fold_norms, pad
+from codecbay.packed import Conv1d, ConvTranspose1d
+from codecbay_encodec.seanet import fold_norms, pad, stored_by
 from models import load_codec, noise
 
 CODECS = ["musicgen-mono", "encodec-24khz-causal", "encodec-48khz-stereo-renormalized", "codec-circular"]
@@ -163,7 +164,7 @@ def _torchs(norm: str, transposed: bool) -> nn.Module:
 @pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
 def test_folded_norms_compute_what_torchs_do(norm: str, transposed: bool) -> None:
     theirs: Any = _torchs(norm, transposed)
-    ours = Convolution(3, 4, 5, 1, 1, norm, transposed=transposed)
+    ours = stored_by(norm, ConvTranspose1d(3, 4, 5) if transposed else Conv1d(3, 4, 5))
     parts = theirs.parametrizations.weight
     if norm == "weight_norm":
         state = {"weight_g": parts.original0, "weight_v": parts.original1}
@@ -180,3 +181,18 @@ def test_a_loaded_codec_is_frozen_and_folded(codec: Codec) -> None:
     assert not any(parameter.requires_grad for parameter in codec.parameters())
     assert not any("weight_g" in name for name in codec.state_dict())
     assert not codec.training
+
+
+def test_bfloat16_searches_codebooks_in_float32() -> None:
+    codec: Any = load_codec("musicgen-mono", dtype=torch.bfloat16)
+    latent = noise(2, codec.config.encoder.dimension, 9).to(torch.bfloat16)
+    codes = codec.quantizer.encode(latent, 1)
+    vectors = codec.codebooks()[0].float()
+    expected = torch.cdist(latent.float().transpose(1, 2), vectors[None]).argmin(-1)
+    assert torch.equal(codes[:, 0], expected)
+    assert codec.decode(codec.encode(noise(1, 1, 800))[0]).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["codec-circular", "codec-time-group-norm", "codec-renormalize-stereo"])
+def test_what_has_to_be_seen_whole_is_not_streamed(name: str) -> None:
+    assert load_codec(name).spec.chunked_tolerance > 0

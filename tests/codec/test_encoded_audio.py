@@ -94,7 +94,7 @@ def test_no_more_recordings_are_encoded_together_than_a_window_lasts(monkeypatch
 
     monkeypatch.setattr(codec, "encode", counted)
     codec.encode_many([noise(1, 8_000)] * 7 + [noise(1, 32_000)] * 2, 800)
-    assert sizes == [3, 3, 1, 1, 1, 1, 1]
+    assert sizes == [3, 3, 1, 1, 1]
 
 
 def test_no_recordings_give_no_codes() -> None:
@@ -107,7 +107,8 @@ def test_a_batch_is_not_one_recording() -> None:
 
 
 def _windows(monkeypatch: pytest.MonkeyPatch, codec: Codec, window: int, context: int) -> None:
-    """Have a codec work on so many frames at once."""
+    """Have a codec work on windows of so many frames, as one does that cannot stream."""
+    monkeypatch.setattr("codecbay_encodec.config.EncodecConfig.streams", False)
     frame = codec.frame_size / codec.sample_rate
     monkeypatch.setattr("codecbay.codec._WINDOW", window * frame)
     monkeypatch.setattr("codecbay.codec._CONTEXT", context * frame)
@@ -155,6 +156,20 @@ def test_every_window_has_its_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(encoded.scale, torch.stack(scales, dim=-1))
     decoded = torch.cat([codec.decode(*part) for part in parts], dim=-1)
     torch.testing.assert_close(codec.decode_audio(encoded)[0], decoded)
+
+
+@pytest.mark.parametrize("name", ["shared-codec", "musicgen-mono", "encodec-24khz-causal", "codec-plain"])
+def test_a_codec_that_streams_gives_the_codes_of_one_pass(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    codec: Any = load_codec(name)
+    wav = noise(2, codec.channels, 100 * codec.frame_size - 1)
+    codes = codec.quantizer.encode(codec.encoder(wav), codec.num_codebooks)
+    decoded = codec.decoder(codec.decode_latent(codes))
+    monkeypatch.setattr(type(codec), "_piece", 7)
+    encoded = codec.encode_audio(wav, codec.sample_rate)
+    assert codec.spec.chunked_tolerance == 0
+    assert torch.equal(encoded.codes, codes)
+    assert torch.equal(codec.encode(wav)[0], codes)
+    torch.testing.assert_close(codec.decode_audio(encoded)[0], decoded[..., : wav.shape[-1]], rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture

@@ -161,6 +161,8 @@ class PadsLists(EncodecCodec):
 class CountsSamples(EncodecCodec):
     """What it does depends on where in the signal a sample is."""
 
+    streams = False  # by windows, that shows
+
     def encode(self, wav: Tensor) -> Encoded:
         if wav.dim() == 3 and wav.is_floating_point():
             wav = wav + 0.2 * torch.arange(wav.shape[-1]).to(wav) / self.sample_rate
@@ -168,6 +170,8 @@ class CountsSamples(EncodecCodec):
 
 
 class GrowsLouder(EncodecCodec):
+    streams = False
+
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
         wav = super().decode(codes, scale)
         return wav * (1 + torch.arange(wav.shape[-1]).to(wav) / self.sample_rate)
