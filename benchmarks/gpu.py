@@ -1,0 +1,75 @@
+"""The same on a GPU: decoding, codecs, and whether results are those of the CPU."""
+
+from __future__ import annotations
+
+from benchmarks import packages
+from benchmarks.encodec import both_ways
+from benchmarks.lm_decode import speed
+from benchmarks.measure import Bench, Figure, SkippedError
+from benchmarks.workers import Worker
+
+PEERS = ("AudioCraft float16", "transformers float16", "AudioCraft float32", "descript float32")
+DEVICE = "cuda"
+
+
+def run(bench: Bench) -> list[Figure]:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SkippedError("there is no CUDA device here")
+    found = bench.own("machine:limits", tiny=bench.tiny, device=DEVICE)()
+    facts = {name: found[name] for name in ("read GB/s", "float32 GFLOP/s", "bfloat16 GFLOP/s")}
+    figures = [Figure("limits", found["processor"], facts=facts)]
+    for size in ("tiny",) if bench.tiny else ("small", "large"):
+        figures += _decoding(bench, size, found["read GB/s"])
+    figures += _codecs(bench)
+    return figures + _against_cpu(bench)
+
+
+def _decoding(bench: Bench, size: str, bandwidth: float) -> list[Figure]:
+    package = str(packages.musicgen(bench.directory, size))
+    width, layers, heads = packages.LM_SIZES[size]
+    sizes = {"width": width, "layers": layers, "heads": heads, "card": packages.CARD, "n_q": packages.N_Q}
+    workers: dict[str, Worker | None] = {
+        "AudioCraft float16": bench.peer("models:audiocraft_lm", package=package, device=DEVICE),
+        "transformers float16": bench.own("models:transformers_lm", dtype="float16", device=DEVICE, **sizes),
+    }
+    for dtype in ("float16", "bfloat16"):
+        workers[f"codecbay {dtype}"] = bench.own("models:codecbay_lm", package=package, dtype=dtype, device=DEVICE)
+    steps, figures = 8 if bench.tiny else 256, []
+    for batch in (1, 8):
+        for figure in bench.race(f"{size}, batch {batch}, {steps} steps", workers, batch=batch, steps=steps):
+            figure.facts = speed(figure, steps, bandwidth, size, weight_bytes=2)
+            figures.append(figure)
+    for worker in workers.values():
+        if worker is not None:
+            worker.close()
+    return figures
+
+
+def _codecs(bench: Bench) -> list[Figure]:
+    figures = []
+    for name, write, peer, build in (
+        ("EnCodec ", packages.encodec, "AudioCraft float32", "models:audiocraft_codec"),
+        ("DAC ", packages.dac, "descript float32", "models:descript_codec"),
+    ):
+        source = str(write(bench.directory, bench.size))
+        workers: dict[str, Worker | None] = {peer: bench.peer(build, source=source, device=DEVICE)}
+        for dtype in ("float32", "bfloat16"):
+            workers[f"codecbay {dtype}"] = bench.own("models:codecbay_codec", source=source, dtype=dtype, device=DEVICE)
+        figures += both_ways(bench, workers, (1, 8), name)
+    return figures
+
+
+def _against_cpu(bench: Bench) -> list[Figure]:
+    package = str(packages.musicgen(bench.directory, bench.size))
+    figures = []
+    for dtype in ("float32", "float16", "bfloat16"):
+        worker = bench.own("quality:lm", package=package, dtype=dtype, steps=32, device=DEVICE)
+        figures.append(Figure("language model against the CPU in float32", dtype, facts=worker()["facts"]))
+    for name, write in {"EnCodec": packages.encodec, "DAC": packages.dac}.items():
+        source = str(write(bench.directory, bench.size))
+        for dtype in ("float32", "bfloat16"):
+            worker = bench.own("quality:codec", source=source, dtype=dtype, seconds=1, device=DEVICE)
+            figures.append(Figure(f"{name} against the CPU in float32", dtype, facts=worker()["facts"]))
+    return figures
