@@ -27,11 +27,12 @@ def load_codec(name: str, **options: Any) -> Codec:
 
 
 def load_model(name: str, **options: Any) -> Any:
-    """A model of the fixtures, on the CPU, over the shared codec where it has none of its own."""
+    """A model of the fixtures, on the CPU by default, over the shared codec where it has none of its own."""
     directory = package(name)
+    options.setdefault("device", "cpu")
     if not (directory / "compression_state_dict.bin").exists():
         options.setdefault("codec", SHARED_CODEC)
-    return codecbay.load(directory, text_encoder=TEXT_ENCODER, device="cpu", **options)
+    return codecbay.load(directory, text_encoder=TEXT_ENCODER, **options)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

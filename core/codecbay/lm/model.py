@@ -21,6 +21,7 @@ from codecbay.lm.conditioners import (
     Fuser,
 )
 from codecbay.lm.config import LMConfig
+from codecbay.lm.graphs import CudaGraphs, StaticSteps
 from codecbay.lm.patterns import get_pattern
 from codecbay.lm.sampling import Sampling
 from codecbay.lm.transformer import Attention, DecodingState, LayerNorm, Transformer
@@ -103,6 +104,10 @@ class LMModel(nn.Module):
         """The dtype that the model computes in. On a CPU, shorter ones than float32 make weights smaller, but
         arithmetic slower: there, without gradients, it is float32."""
         return torch.float32 if self.device.type == "cpu" and not torch.is_grad_enabled() else self.dtype
+
+    @property
+    def _uses_graphs(self) -> bool:
+        return self.device.type == "cuda" and not self.training
 
     def quantize(self) -> Self:
         """Work on 8-bit weights from now on, on the CPU and without gradients.
@@ -288,7 +293,12 @@ class LMModel(nn.Module):
             tensors = self.condition_provider(attributes) if attributes else {}
             capacity = steps + self.fuser.prefix_length(tensors)
             state = DecodingState(self.config.transformer, rows, capacity, self.device, self.arithmetic)
-            return lambda new: self(new, condition_tensors=tensors, state=state, last_only=True)[:, :, -1]
+
+            def step(new: Tensor, state: DecodingState = state) -> Tensor:
+                logits: Tensor = self(new, condition_tensors=tensors, state=state, last_only=True)
+                return logits[:, :, -1]
+
+            return StaticSteps(step, state, CudaGraphs(self.device)) if self._uses_graphs else step
 
         own = self.config.cfg_coef
         if not conditions:

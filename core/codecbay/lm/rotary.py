@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Turns = tuple[Tensor, Tensor]  # of queries and of keys, complex ``[T, D / 2]``
+
 _XPOS_SMOOTHING = 0.4
 _XPOS_BASE_SCALE = 512
 
@@ -38,20 +40,21 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("frequencies", 1.0 / (max_period ** (torch.arange(0, dim, 2).float() / dim)))
         self.xpos = _XPos(dim) if xpos else None
 
-    def forward(self, query: Tensor, key: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Rotate ``[B, H, T, D]`` queries and keys whose first step has the position ``start``."""
-        steps = torch.arange(start, start + query.shape[2], device=query.device, dtype=torch.float32)
+    def forward(self, positions: Tensor) -> Turns:
+        """What :func:`turn` turns queries and keys by whose steps have the ``positions`` ``[T]``."""
+        steps = positions.float()
         angles = torch.outer(steps, self.frequencies.float())
         rotation = torch.polar(torch.ones_like(angles), angles)
         if self.xpos is None:
-            turn = rotation * self.scale + (1.0 - self.scale)
-            return _turn(query, turn), _turn(key, turn)
+            both = rotation * self.scale + (1.0 - self.scale)
+            return both, both
         decay = self.xpos.decay_rates.float() ** (steps / _XPOS_BASE_SCALE)[:, None]
-        query_turn = (rotation * decay) * self.scale + (1.0 - self.scale)
-        key_turn = (rotation / decay) * self.scale + (1.0 - self.scale)
-        return _turn(query, query_turn), _turn(key, key_turn)
+        of_queries = (rotation * decay) * self.scale + (1.0 - self.scale)
+        of_keys = (rotation / decay) * self.scale + (1.0 - self.scale)
+        return of_queries, of_keys
 
 
-def _turn(x: Tensor, by: Tensor) -> Tensor:
+def turn(x: Tensor, by: Tensor) -> Tensor:
+    """Turn ``[B, H, T, D]`` queries or keys."""
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * by).flatten(-2).type_as(x)

@@ -61,4 +61,11 @@ def is_number(value: object) -> bool:
 
 
 def _draw(probs: Tensor) -> Tensor:
-    return torch.multinomial(probs.flatten(0, -2), 1).view(probs.shape[:-1])
+    if probs.is_cpu:
+        return torch.multinomial(probs.flatten(0, -2), 1).view(probs.shape[:-1])
+    return _race(probs)
+
+
+def _race(probs: Tensor) -> Tensor:
+    """What ``torch.multinomial`` draws, without its checks: for their outcome the host would wait for the device."""
+    return (probs / torch.empty_like(probs).exponential_()).argmax(-1)

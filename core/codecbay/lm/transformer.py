@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from codecbay.errors import GenerationError
 from codecbay.lm.config import TransformerConfig
-from codecbay.lm.rotary import RotaryEmbedding
+from codecbay.lm.rotary import RotaryEmbedding, Turns, turn
 from codecbay.packed import Linear, Projection
 
 _EPS = 1e-5
@@ -33,7 +33,10 @@ class DecodingState:
     Attributes:
         position: steps decoded so far.
         cross: for each layer, keys and values of the conditions it attends to, which are the same at every step.
+        mask: added to the scores of a single step where not all that :meth:`remember` returns is to be seen.
     """
+
+    mask: Tensor | None = None
 
     def __init__(
         self, config: TransformerConfig, batch: int, capacity: int, device: torch.device, dtype: torch.dtype
@@ -66,6 +69,15 @@ class DecodingState:
         """Count ``steps`` more as decoded."""
         self._first = self._first or steps
         self.position += steps
+
+    def positions(self, steps: int) -> Tensor:
+        """The positions ``[T]`` of the next steps."""
+        return torch.arange(self.position, self.position + steps, device=self._cache.device)
+
+    def rotary_positions(self, steps: int) -> Tensor:
+        """The positions ``[T]`` that rotary embeddings give to the next steps."""
+        start = self.rotary_position
+        return torch.arange(start, start + steps, device=self._cache.device)
 
     @property
     def rotary_position(self) -> int:
@@ -173,7 +185,9 @@ class Attention(nn.Module):
             query = self.q_layer_norm(query)
         return self._attend(self._split(query), *kv)
 
-    def forward(self, x: Tensor, state: DecodingState | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self, x: Tensor, turns: Turns | None = None, state: DecodingState | None = None, layer: int = 0
+    ) -> Tensor:
         """Attend from ``x`` ``[B, T, D]`` to itself and to what ``state`` remembers."""
         heads = self._split(self.projection(x, *self._projected()))
         query, key, value = heads.split(self.heads, dim=1)
@@ -182,14 +196,14 @@ class Attention(nn.Module):
                 self._split(norm(y.transpose(1, 2).flatten(2)))
                 for norm, y in ((self.q_layer_norm, query), (self.k_layer_norm, key))
             )
-        if self.rope is not None:
-            query, key = self.rope(query, key, state.rotary_position if state else 0)
-        past, steps = 0, x.shape[1]
+        if turns is not None:
+            query, key = turn(query, turns[0]), turn(key, turns[1])
+        past, steps, mask = 0, x.shape[1], None
         if state is not None:
-            past = state.position
+            past, mask = state.position, state.mask
             key, value = state.remember(layer, key, value)
         if not self.config.causal or steps == 1:
-            return self._attend(query, key, value)
+            return self._attend(query, key, value, mask=mask)
         window = self.config.past_context
         if past == 0 and (window is None or self.config.memory_efficient):
             return self._attend(query, key, value, is_causal=True)
@@ -268,22 +282,30 @@ class Layer(nn.Module):
             self.norm_cross = LayerNorm(dim, eps=_EPS)
             self.layer_scale_cross = scale()
 
-    def forward(self, x: Tensor, cross: Tensor | None, state: DecodingState | None = None, layer: int = 0) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cross: Tensor | None,
+        turns: Turns | None = None,
+        state: DecodingState | None = None,
+        layer: int = 0,
+    ) -> Tensor:
         """Run over ``x`` ``[B, T, D]``.
 
         Args:
             x: steps.
             cross: conditions to attend to, ``[B, T, D]``.
+            turns: rotations of queries and keys by their positions.
             state: remembers what came before ``x``.
             layer: the place of this layer in it.
         """
         if self.norm_first:
-            x = self._add(x, self.self_attn(self.norm1(x), state, layer), self.layer_scale_1)
+            x = self._add(x, self.self_attn(self.norm1(x), turns, state, layer), self.layer_scale_1)
             if self.cross_attention is not None:
                 x = self._add(x, self._cross_block(self.norm_cross(x), cross, state, layer), self.layer_scale_cross)
             return self._add(x, self._feed_forward(self.norm2(x)), self.layer_scale_2)
         source = x
-        x = self.norm1(self._add(x, self.self_attn(x, state, layer), self.layer_scale_1))
+        x = self.norm1(self._add(x, self.self_attn(x, turns, state, layer), self.layer_scale_1))
         if self.cross_attention is not None:
             # In AudioCraft's post-norm layers the queries come from what entered the layer.
             y = self._cross_block(source, cross, state, layer)
@@ -326,18 +348,20 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, cross: Tensor | None = None, state: DecodingState | None = None) -> Tensor:
         """Steps ``[B, T, D]`` in, steps ``[B, T, D]`` out; with ``state``, as the next steps of a sequence."""
-        start, steps = (state.position if state else 0), x.shape[1]
+        steps, turns = x.shape[1], None
         if self.config.positional_embedding != "rope":
-            positions = torch.arange(start, start + steps, device=x.device)
+            positions = torch.arange(steps, device=x.device) if state is None else state.positions(steps)
             embedding = sinusoidal_embedding(positions, self.config.dim, self.config.max_period)
             x = x + self.config.positional_scale * embedding.to(x.dtype)
+        if self.rope is not None:
+            turns = self.rope(torch.arange(steps, device=x.device) if state is None else state.rotary_positions(steps))
         if state is not None:
             state.begin(steps)
         for i, layer in enumerate(self.layers):
             if self.config.checkpointing and self.training:
-                x = checkpoint(layer, x, cross, use_reentrant=False)
+                x = checkpoint(layer, x, cross, turns, use_reentrant=False)
             else:
-                x = layer(x, cross, state, i)
+                x = layer(x, cross, turns, state, i)
         if state is not None:
             state.advance(steps)
         return x

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import zip_longest
 from threading import Lock
 from typing import Literal, Protocol, Self
 
@@ -72,7 +73,7 @@ class Projection(nn.Module):
         product: _Product | None = None
         if packed and (self.int8 or x.numel() <= _FEW * x.shape[-1]):
             product = self.pack(weight, bias)
-        y = F.linear(x, *_joined(_listed(weight), _listed(bias), x.dtype)) if product is None else product(x)
+        y = _ordinary(x, _listed(weight), _listed(bias)) if product is None else product(x)
         return y if activation == "none" else _ACTIVATIONS[activation](y)
 
     def pack(self, weight: Tensor | Sequence[Tensor], bias: Tensor | Sequence[Tensor] | None = None) -> _Product | None:
@@ -111,16 +112,20 @@ def _listed(tensors: Tensor | Sequence[Tensor] | None) -> Sequence[Tensor]:
     return (tensors,) if isinstance(tensors, Tensor) else tensors or ()
 
 
-def _joined(weights: Sequence[Tensor], biases: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    weight = weights[0] if len(weights) == 1 else torch.cat(tuple(weights))
-    bias = None if not biases else biases[0] if len(biases) == 1 else torch.cat(tuple(biases))
-    return weight.to(dtype), None if bias is None else bias.to(dtype)
+def _ordinary(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
+    pairs = zip_longest(weights, biases)  # there are no biases, or as many
+    products = [F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)) for weight, bias in pairs]
+    return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return (tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))).float()
 
 
 def _product(int8: bool, count: int, *tensors: Tensor) -> _Product | None:
     """The fastest product with few rows; ``None`` is the ordinary one."""
     dtype = tensors[0].dtype
-    weight, bias = _joined(tensors[:count], tensors[count:], torch.float32)
+    weight, bias = _joined(tensors[:count]), _joined(tensors[count:]) if tensors[count:] else None
     if int8:
         return _Int8(weight, bias)
     if "fbgemm" not in torch.backends.quantized.supported_engines:
