@@ -241,7 +241,7 @@ def streamed(stream: Stream, x: Tensor, size: int, progress: bool = False) -> It
 
 
 def gathered(pieces: Iterable[Tensor], length: int) -> Tensor:
-    """The outputs of a stream, and zeros after them, as one tensor of a length that is known: memory holds them once."""
+    """The outputs of a stream as one tensor of a known length, so that memory holds them once; zeros fill it up."""
     whole: Tensor | None = None
     at = 0
     for piece in pieces:

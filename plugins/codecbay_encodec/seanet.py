@@ -192,7 +192,7 @@ class ResidualBlock(Streamed):
         super().__init__()
         hidden = dim // config.compress
         self.block = nn.Sequential(
-            build_activation(config.activation),
+            build_activation(config.activation, inplace=False),  # the skip connection takes its input too
             Conv(dim, hidden, config.residual_kernel_size, config, norm, dilation=dilation),
             build_activation(config.activation),
             Conv(hidden, dim, 1, config, norm),
@@ -273,8 +273,12 @@ def _norms(config: SEANetConfig) -> list[str]:
     return ["none"] * bare + [config.norm] * (blocks - bare)
 
 
-def build_activation(activation: Activation) -> nn.Module:
+def build_activation(activation: Activation, inplace: bool = True) -> nn.Module:
     """A module of ``torch.nn``, from a name that the configuration's reader has let through.
+
+    Args:
+        activation: the name, and arguments.
+        inplace: write the output over the input, if the module can.
 
     Raises:
         ConfigError: its arguments are wrong.
@@ -284,4 +288,6 @@ def build_activation(activation: Activation) -> nn.Module:
         module: nn.Module = kind(**activation.params)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"The activation {activation.name} cannot take {dict(activation.params)}: {error}") from None
+    if hasattr(module, "inplace"):
+        module.inplace = inplace  # type: ignore[assignment]
     return module
