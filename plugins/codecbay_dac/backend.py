@@ -18,7 +18,7 @@ class DacBackend:
     """Descript's ``.pth`` files: ``state_dict`` beside ``metadata.kwargs``."""
 
     name = "dac"
-    requires: tuple[str, ...] = ("torch", "transformers")  # descript-audio-codec is used where it is installed
+    requires: tuple[str, ...] = ("torch",)
 
     def claims(self, header: Header) -> bool:
         """Files in descript's layout."""
@@ -33,12 +33,11 @@ class DacBackend:
         return read_config(header).spec
 
     def build(self, file: PackageFile, *, device: torch.device, dtype: torch.dtype) -> Codec:
-        """The codec, in evaluation mode: descript's own model where its library is installed, else transformers'.
+        """The codec, in evaluation mode.
 
         Raises:
             ConfigError: the arguments in the metadata are wrong.
             WeightsError: the tensors are not those that they describe.
-            MissingDependencyError: neither library can build it.
         """
         from codecbay_dac.codec import load
 

@@ -21,6 +21,7 @@ from codecbay.errors import AudioError, CodeRangeError
 from codecbay.imports import import_library
 from codecbay.package import PackageFile
 from codecbay.package.weights import assign, check_tensors
+from codecbay.packed import pack_layers
 from codecbay.spec import ranges
 from codecbay_snac.config import DIRECTIONS, LENGTHS, SnacConfig
 from codecbay_snac.layout import to_levels, to_streams
@@ -180,6 +181,7 @@ def load(file: PackageFile, config: SnacConfig, *, device: torch.device, dtype: 
         shapes = {_old_name(name): shape for name, shape in shapes.items()}
     check_tensors(file.header, shapes)
     assign(model, _fold(file.tensors()), device=torch.device("cpu"), dtype=torch.float32)
+    pack_layers(model)
     codec = SnacCodec(config, str(file.header.path), model)
     codec.requires_grad_(False).eval()
     codec.fingerprint()  # before dtype rounds the codebooks: the codec is the same one in any precision

@@ -16,6 +16,7 @@ from codecbay.package import Header, PackageFile
 from codecbay_transformers.chunked import ChunkedCodec
 from codecbay_transformers.codec import TransformersCodec
 from codecbay_transformers.families import Description
+from codecbay_transformers.packing import pack_model
 
 _FAMILIES = {  # by which the library names its classes
     "encodec": "Encodec",
@@ -46,6 +47,7 @@ def load(file: PackageFile, description: Description, *, device: torch.device, d
     )
     with harmless_torchaudio(), _quiet():
         model = _model(library, file, description)
+    pack_model(model)
     codec_class = TransformersCodec if description.chunk is None else ChunkedCodec
     codec = codec_class(description, model, str(file.header.path))
     codec.requires_grad_(False)
