@@ -5,7 +5,7 @@ matrix with a few rows reads them at a fifth of the memory's speed. FBGEMM's pro
 precision or 8 bits, laid out for the processor, at nearly all of it, and compute in float32:
 
 - float32 results need no more than half precision where that holds the weights exactly, as it does for weights that
-  were published in it; any other float32 is, to its last bit, the sum of two half-precision numbers;
+  were published in it; any other float32 is the sum of two half-precision numbers, but for a unit in its last place;
 - 8 bits are for whom a quarter of the bytes is worth a little quality. Inputs are then quantized too, on the fly.
 
 Letters: ``N`` features in, ``M`` features out.
@@ -131,7 +131,7 @@ def _product(int8: bool, count: int, *tensors: Tensor) -> _Product | None:
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return None
     exact = dtype == torch.float16
-    terms = [weight] if exact else _half_precision_terms(weight, 2**-24 if dtype == torch.float32 else 2**-12)
+    terms = [weight] if exact else _half_precision_terms(weight, 2**-23 if dtype == torch.float32 else 2**-12)
     return None if terms is None else _Half(terms, bias)
 
 
