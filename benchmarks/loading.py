@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import packages
 from benchmarks.measure import Bench, Figure
 from benchmarks.workers import Call, Worker
 
@@ -17,6 +16,8 @@ PEERS = ("AudioCraft float32",)
 
 
 def run(bench: Bench) -> list[Figure]:
+    from benchmarks import packages  # which peers cannot import
+
     package, tiny = (str(packages.musicgen(bench.directory, size)) for size in (bench.size, "tiny"))
     stored = (Path(package) / "state_dict.bin").stat().st_size  # two bytes a weight
     workers: dict[str, Worker | None] = {

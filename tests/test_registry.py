@@ -65,7 +65,9 @@ def test_every_entry_is_right(entry: RegistryEntry) -> None:
         other = SHIPPED.find("codec", entry.same_as)
         assert other is not None
         assert other.spec is not None
-        assert replace(spec, allowed_num_codebooks=other.spec.allowed_num_codebooks) == other.spec
+        theirs = other.spec  # of another back-end, which may allow fewer codebooks, and work by windows
+        ours = replace(spec, allowed_num_codebooks=theirs.allowed_num_codebooks)
+        assert replace(ours, chunked_tolerance=theirs.chunked_tolerance) == theirs
 
 
 @pytest.mark.parametrize(
