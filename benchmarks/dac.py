@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from benchmarks import packages
-from benchmarks.encodec import both_ways
+from benchmarks.encodec import beside, both_ways
 from benchmarks.measure import Bench, Figure
-from benchmarks.workers import Worker
 
 PEERS = ("descript float32",)
 
 
 def run(bench: Bench) -> list[Figure]:
     source = str(packages.dac(bench.directory, bench.size))
-    workers: dict[str, Worker | None] = {"descript float32": bench.peer("models:descript_codec", source=source)}
-    for dtype in ("float32", "bfloat16"):
-        workers[f"codecbay {dtype}"] = bench.own("models:codecbay_codec", source=source, dtype=dtype)
-    return both_ways(bench, workers, (1,))
+    return both_ways(bench, beside(bench, source, PEERS[0], "models:descript_codec"), (1,))

@@ -11,10 +11,16 @@ PEERS = ("AudioCraft float32",)
 
 def run(bench: Bench) -> list[Figure]:
     source = str(packages.encodec(bench.directory, bench.size))
-    workers: dict[str, Worker | None] = {"AudioCraft float32": bench.peer("models:audiocraft_codec", source=source)}
+    workers = beside(bench, source, PEERS[0], "models:audiocraft_codec")
+    return both_ways(bench, workers, (1, 2) if bench.tiny else (1, 4))
+
+
+def beside(bench: Bench, source: str, peer: str, build: str) -> dict[str, Worker | None]:
+    """codecbay's columns for a codec, beside a peer's."""
+    workers = {peer: bench.peer(build, source=source)}
     for dtype in ("float32", "bfloat16"):
         workers[f"codecbay {dtype}"] = bench.own("models:codecbay_codec", source=source, dtype=dtype)
-    return both_ways(bench, workers, (1, 2) if bench.tiny else (1, 4))
+    return workers
 
 
 def both_ways(

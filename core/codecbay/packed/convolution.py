@@ -9,14 +9,14 @@ Letters: ``B`` batch, ``C`` channels, ``S`` samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, Self, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codecbay.packed.pack import Pack
+from codecbay.packed.pack import Pack, Packing
 
 _LONG = 2048  # values of a window
 
@@ -34,7 +34,7 @@ class _Computation(Protocol):
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor: ...
 
 
-class _Packed(nn.Module):
+class _Packed(Packing):
     """A convolution with a pack of its weight, freed when that is moved, converted or trained."""
 
     kernel_size: tuple[int, ...]
@@ -46,14 +46,10 @@ class _Packed(nn.Module):
         """Samples from the first to the last that the kernel covers."""
         return (self.kernel_size[0] - 1) * self.dilation[0] + 1
 
-    def train(self, mode: bool = True) -> Self:
-        if mode:
-            self._pack.clear()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._pack.clear()
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+    @property
+    def packs(self) -> Sequence[Pack[_Computation]]:
+        """See :attr:`Packing.packs`."""
+        return (self._pack,)
 
 
 class Conv1d(_Packed, nn.Conv1d):

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import zip_longest
 from threading import Lock
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codecbay.packed.pack import Pack
+from codecbay.packed.pack import Pack, Packing
 
 Activation = Literal["none", "relu", "gelu"]
 
@@ -39,7 +39,7 @@ class _Product(Protocol):
     def __call__(self, x: Tensor) -> Tensor: ...
 
 
-class Projection(nn.Module):
+class Projection(Packing):
     """Computes what ``F.linear`` computes, with weights that belong to other modules.
 
     Few rows, without gradients, on the CPU, are multiplied with a copy of the weights that is laid out when it is first
@@ -81,15 +81,10 @@ class Projection(nn.Module):
         weights, biases = _listed(weight), _listed(bias)
         return self._pack(self.int8, len(weights), *weights, *biases)
 
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training, or back. Weights in training change at every step: no copy of them is kept."""
-        if mode:
-            self._pack.clear()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._pack.clear()  # what is moved or converted is laid out anew
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+    @property
+    def packs(self) -> Sequence[Pack[_Product | None]]:
+        """See :attr:`Packing.packs`."""
+        return (self._pack,)
 
 
 class Linear(nn.Linear):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -43,6 +43,29 @@ class Pack(Generic[T]):
     def __getstate__(self) -> dict[str, object]:
         # Neither copied nor saved with its module: what is laid out for one processor means nothing elsewhere.
         return {"_make": self._make, "_key": None, "_value": None}
+
+
+class Packing(nn.Module):
+    """A module with packs of weights, which are freed when these are moved, converted or trained."""
+
+    @property
+    def packs(self) -> Sequence[Pack[Any]]:
+        """All of them."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training, or back. Weights in training change at every step: no copy of them is kept."""
+        if mode:
+            self._clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._clear()  # what is moved or converted is laid out anew
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _clear(self) -> None:
+        for pack in self.packs:
+            pack.clear()
 
 
 def _changes(tensor: Tensor) -> int:

@@ -5,19 +5,19 @@ Letters: ``T`` steps, ``B`` batch, ``D`` width, ``N`` layers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, Self, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from codecbay.packed.convolution import suits_onednn
-from codecbay.packed.pack import Pack
+from codecbay.packed.pack import Pack, Packing
 
 _LSTM_MODE = 2  # torch's number for it
 
 
-class LSTM(nn.LSTM):
+class LSTM(Packing, nn.LSTM):
     """``nn.LSTM``, in one direction and without gradients on the CPU computed from packed weights."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -27,6 +27,11 @@ class LSTM(nn.LSTM):
     def prepare(self) -> None:
         """Get ready to be packed; done by the constructor."""
         self._packs = [Pack(_lay_out) for _ in range(self.num_layers)]
+
+    @property
+    def packs(self) -> Sequence[Pack[_Layer]]:
+        """See :attr:`Packing.packs`."""
+        return self._packs
 
     def forward(  # type: ignore[override]
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
@@ -48,20 +53,6 @@ class LSTM(nn.LSTM):
         other = self.bidirectional or self.proj_size or self.batch_first or not self.bias or self.training
         usual = not other and isinstance(x, Tensor) and x.dim() == 3
         return usual and suits_onednn(x, cast(Tensor, self.weight_hh_l0))
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to training, or back."""
-        if mode:
-            self._clear()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        self._clear()
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
-
-    def _clear(self) -> None:
-        for pack in self._packs:
-            pack.clear()
 
 
 class _Layer(Protocol):
