@@ -18,12 +18,13 @@ PEERS = ()
 
 def run(bench: Bench) -> list[Figure]:
     package = str(packages.musicgen(bench.directory, bench.size))
-    steps = 32 if bench.tiny else 750
     figures = []
-    for dtype in ("bfloat16", "int8"):
-        worker = bench.own("quality:lm", package=package, dtype=dtype, steps=steps)
-        figures.append(Figure(f"language model, {steps} steps", dtype, facts=worker()["facts"]))
-        worker.close()
+    for batch, steps in ((1, 32), (2, 16)) if bench.tiny else ((1, 750), (4, 200)):
+        for dtype in ("bfloat16", "int8"):
+            worker = bench.own("quality:lm", package=package, dtype=dtype, batch=batch, steps=steps)
+            name = f"language model, batch {batch}, {steps} steps"
+            figures.append(Figure(name, dtype, facts=worker()["facts"]))
+            worker.close()
     for name, write in {"EnCodec 32 kHz": packages.encodec, "DAC 44 kHz": packages.dac}.items():
         source, seconds = str(write(bench.directory, bench.size)), 1 if bench.tiny else 10
         worker = bench.own("quality:codec", source=source, dtype="bfloat16", seconds=seconds)
@@ -32,12 +33,12 @@ def run(bench: Bench) -> list[Figure]:
     return figures
 
 
-def lm(package: str, dtype: str, steps: int, device: str = "cpu") -> Call:
-    """Runs in a worker: logits that one sequence of random tokens leads to, here and on the CPU in float32."""
+def lm(package: str, dtype: str, steps: int, batch: int = 1, device: str = "cpu") -> Call:
+    """Runs in a worker: logits that a sequence of random tokens leads to, here and on the CPU in float32."""
 
     def run() -> dict[str, Facts]:
-        expected = _logits(package, "float32", steps, "cpu").double()
-        found = _logits(package, dtype, steps, device).double()
+        expected = _logits(package, "float32", steps, batch, "cpu").double()
+        found = _logits(package, dtype, steps, batch, device).double()
         log_p, log_q = expected.log_softmax(-1), found.log_softmax(-1)
         return {
             "facts": {
@@ -51,8 +52,8 @@ def lm(package: str, dtype: str, steps: int, device: str = "cpu") -> Call:
     return run
 
 
-def _logits(package: str, dtype: str, steps: int, device: str) -> Any:
-    """Guided logits ``[steps, K, card]`` of every step, as sampling sees them."""
+def _logits(package: str, dtype: str, steps: int, batch: int, device: str) -> Any:
+    """Guided logits ``[steps, B, K, card]`` of every step, as sampling sees them."""
     import torch
     from torch import Tensor
 
@@ -66,11 +67,11 @@ def _logits(package: str, dtype: str, steps: int, device: str) -> Any:
 
     class Led(Sampling):
         def __call__(self, logits: Tensor) -> Tensor:
-            seen.append(logits[0].cpu().clone())
+            seen.append(logits.cpu().clone())
             return torch.randint(logits.shape[-1], logits.shape[:-1], generator=tokens).to(logits.device)
 
     model = codecbay.load(package, device=device, dtype=dtype)
-    conditions = [ConditioningAttributes({"description": TEXT})]
+    conditions = [ConditioningAttributes({"description": TEXT})] * batch
     model.lm.generate(conditions=conditions, max_gen_len=frames(steps), sampling=Led())
     return torch.stack(seen)
 

@@ -130,10 +130,10 @@ def test_loading_a_header_and_commands(run: Any) -> None:
 
 def test_quality(run: Any) -> None:
     row = run("quality", 1)
-    model = by_column(row, "language model, 32 steps")
-    for figure in model.values():
-        assert 0 < figure.facts["relative error of logits"] < 0.2
-        assert 0 < figure.facts["KL to float32, nats"] < 0.1
+    for work in ("batch 1, 32 steps", "batch 2, 16 steps"):
+        for figure in by_column(row, f"language model, {work}").values():
+            assert 0 < figure.facts["relative error of logits"] < 0.2
+            assert 0 < figure.facts["KL to float32, nats"] < 0.1
     for codec in ("EnCodec 32 kHz, 1 s", "DAC 44 kHz, 1 s"):
         assert by_column(row, codec)["bfloat16"].facts["SNR of decoded audio, dB"] > 20
 

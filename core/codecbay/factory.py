@@ -482,7 +482,8 @@ def load(
         device: where the model shall live; a GPU where there is one, by default.
         dtype: of the language model's parameters. By default float16 on a GPU; on a CPU they stay as they are stored,
             and float32 is computed in, as it is there whatever the dtype: shorter ones make the model smaller and
-            faster, not its arithmetic coarser. ``int8`` quantizes the weights that are computed with, for the CPU.
+            faster, not its arithmetic coarser; only ``bfloat16`` rounds the inputs of matrix products too, for more
+            than one sample. ``int8`` quantizes the weights that are computed with, for the CPU.
         codec_dtype: of the codec's; float32 by default.
         strict: refuse a codec that is known to be another than the model was trained on, rather than to warn of it.
         revision: of the model's repository on the Hub: a branch, a tag or a commit.

@@ -19,6 +19,8 @@ from codecbay.streaming import Chain, Each, gathered, stream, streamed
 from codecbay_encodec.config import EncodecConfig
 from codecbay_encodec.seanet import Decoder, Encoder, fold_norms
 
+_PIECE = 8.0  # bytes times seconds of all items of a batch that go through the layers at once: 2 s of float32
+
 
 class _Codebook(nn.Module):
     """Vectors ``[bins, D]``, and the statistics that training keeps beside them."""
@@ -126,7 +128,7 @@ class EncodecCodec(Codec):
             wav = wav / scale
             scale = scale.view(-1, 1)
         quantize = Each(lambda latent: self.quantizer.encode(latent, self.num_codebooks))
-        pieces = streamed(Chain([stream(self.encoder), quantize]), wav, self._piece * self.frame_size)
+        pieces = streamed(Chain([stream(self.encoder), quantize]), wav, self._piece(len(wav)) * self.frame_size)
         return gathered(pieces, self.frames_of(wav.shape[-1])), scale
 
     def decode(self, codes: Tensor, scale: Tensor | None = None) -> Tensor:
@@ -135,7 +137,8 @@ class EncodecCodec(Codec):
             expected = f"[{len(codes)}, 1]" if self.config.renormalize else "none"
             raise AudioError(f"The scale of codec '{self.name}' should be {expected}, found {list(scale.shape)}.")
         decoding = Chain([Each(self.quantizer.decode), stream(self.decoder)])
-        wav = gathered(streamed(decoding, self.check_codes(codes), self._piece), self.samples_of(codes.shape[-1]))
+        pieces = streamed(decoding, self.check_codes(codes), self._piece(len(codes)))
+        wav = gathered(pieces, self.samples_of(codes.shape[-1]))
         return wav if scale is None else wav * scale.to(wav).view(-1, 1, 1)
 
     @property
@@ -143,11 +146,9 @@ class EncodecCodec(Codec):
         """See :attr:`Codec.streams`."""
         return self.config.streams
 
-    @property
-    def _piece(self) -> int:
-        """Frames that go through the layers together: a second of float32, which fills matrix products and not the
-        caches, and in half the bytes twice as much."""
-        seconds = 4 / self.codebooks()[0].element_size()
+    def _piece(self, batch: int) -> int:
+        """Frames that go through the layers at once."""
+        seconds = _PIECE / self.codebooks()[0].element_size() / batch
         return max(round(seconds * self.sample_rate / self.frame_size), 1)
 
     def decode_latent(self, codes: Tensor) -> Tensor:

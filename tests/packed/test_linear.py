@@ -32,17 +32,20 @@ def error(found: Tensor, expected: Tensor) -> float:
     inputs=st.integers(1, 90),
     outputs=st.integers(1, 90),
     biased=st.booleans(),
+    expected_rows=st.sampled_from([1, 8]),
     stored=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
     exponent=st.integers(-20, 8),
 )
 @torch.no_grad()
 def test_float32_results_are_those_of_float32(
-    rows: int, inputs: int, outputs: int, biased: bool, stored: torch.dtype, exponent: int
+    rows: int, inputs: int, outputs: int, biased: bool, expected_rows: int, stored: torch.dtype, exponent: int
 ) -> None:
     weight = numbers(outputs, inputs, scale=2.0**exponent).to(stored)
     bias = numbers(outputs, seed=1, scale=2.0**exponent) if biased else None
     x = numbers(rows, 1, inputs, seed=2)
-    found = Projection()(x, weight, bias)
+    projection = Projection()
+    projection.rows = expected_rows
+    found = projection(x, weight, bias)
     assert found.dtype == torch.float32
     # What bfloat16 holds next to a larger number in its row may be below half precision's smallest.
     allowed = 2**-12 if stored == torch.bfloat16 else 3e-6
@@ -76,12 +79,26 @@ def test_several_weights_are_computed_as_one(activation: str) -> None:
     torch.testing.assert_close(Projection()(x, weights, biases, activation), expected)
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs bfloat16 instructions")
+@torch.no_grad()
+def test_bfloat16_rounds_its_inputs_where_that_is_faster() -> None:
+    weight, bias, x = numbers(96, 256).bfloat16(), numbers(96, seed=1).bfloat16(), numbers(8, 256, seed=2)
+    expected = exact(x, weight, bias)
+    projection = Projection()
+    projection.precision = torch.bfloat16
+    assert error(projection(x, weight, bias), expected) < 1e-5
+    projection.rows = 8
+    found = projection(x, weight, bias)
+    assert found.dtype == torch.float32
+    assert 1e-4 < error(found, expected) < 0.01
+
+
 @pytest.mark.parametrize("rows", [1, 2, 8, 300])
 @torch.no_grad()
 def test_8_bits_are_off_by_a_percent(rows: int) -> None:
     weight, bias, x = numbers(96, 256), numbers(96, seed=1), numbers(rows, 256, seed=2)
     projection = Projection()
-    projection.int8 = True
+    projection.precision = torch.int8
     found = projection(x, weight, bias)
     assert 1e-4 < error(found, exact(x, weight, bias)) < 0.03
 
@@ -90,7 +107,7 @@ def test_8_bits_are_off_by_a_percent(rows: int) -> None:
 def test_8_bit_rows_have_scales_of_their_own() -> None:
     weight, x = torch.cat([numbers(8, 64), numbers(8, 64, seed=1, scale=1e-4)]), numbers(2, 64, seed=2)
     projection = Projection()
-    projection.int8 = True
+    projection.precision = torch.int8
     found, expected = projection(x, weight), exact(x, weight)
     assert error(found[:, 8:], expected[:, 8:]) < 0.03
 
@@ -98,7 +115,7 @@ def test_8_bit_rows_have_scales_of_their_own() -> None:
 def test_choosing_the_8_bit_engine_leaves_no_trace() -> None:
     before = torch.backends.quantized.engine
     projection = Projection()
-    projection.int8 = True
+    projection.precision = torch.int8
     with torch.no_grad():
         projection(numbers(1, 4), numbers(4, 4))
     assert torch.backends.quantized.engine == before

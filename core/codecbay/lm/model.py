@@ -118,7 +118,7 @@ class LMModel(nn.Module):
         """
         for module in self.modules():
             if isinstance(module, Projection):
-                module.int8 = True
+                module.precision = torch.int8
         return self
 
     def train(self, mode: bool = True) -> Self:
@@ -171,8 +171,13 @@ class LMModel(nn.Module):
         linears: list[Any] = list(self.linears)
         return [linear.weight for linear in linears], [linear.bias for linear in linears if linear.bias is not None]
 
-    def _pack(self) -> None:
-        """Lay out copies of the weights for decoding, in as many threads as torch uses."""
+    def _pack(self, rows: int) -> None:
+        """Lay out copies of the weights for decoding with so many rows, in as many threads as torch uses."""
+        for module in self.modules():
+            if isinstance(module, Projection):
+                module.rows = rows
+                if module.precision != torch.int8:
+                    module.precision = self.dtype
         jobs: list[Callable[[], object]] = [lambda: self.heads.pack(*self._head_weights())]
         jobs += [module.pack for module in self.modules() if isinstance(module, (Attention, Linear))]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -266,7 +271,7 @@ class LMModel(nn.Module):
             raise GenerationError("This model's codebook pattern has no empty first step to generate from.")
 
         if self.device.type == "cpu":
-            self._pack()
+            self._pack(batch if two_step_cfg or not conditions else 2 * batch)
         guide = self._guidance(conditions, batch, pattern.num_steps, cfg_coef, two_step_cfg)
         done = 0
         for step in range(start, pattern.num_steps):
