@@ -28,6 +28,7 @@ ROWS = (
     "loading",
     "header",
     "command_line",
+    "profile",
     "quality",
     "gpu",
 )

@@ -53,8 +53,8 @@ class Worker:
 
     def anonymous_bytes(self) -> int:
         """Memory of the process that no file backs."""
-        text = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text()
-        return 1024 * int(next(line for line in text.splitlines() if line.startswith("Anonymous:")).split()[1])
+        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * int(next(line for line in text.splitlines() if line.startswith("RssAnon:")).split()[1])
 
     def watch(self, **arguments: Any) -> tuple[dict[str, Any], int]:
         """The same as a call, and the most anonymous memory that the process had in the meantime, in bytes."""

@@ -138,6 +138,17 @@ def test_quality(run: Any) -> None:
         assert by_column(row, codec)["bfloat16"].facts["SNR of decoded audio, dB"] > 20
 
 
+def test_a_profile_adds_up(run: Any) -> None:
+    row = run("profile", 1)
+    works = {figure.work for figure in row.figures}
+    assert len(works) == 10
+    for work in works:
+        found = by_column(row, work)
+        assert sum(float(figure.facts["share"].rstrip("%")) for figure in found.values()) == pytest.approx(100, abs=1)
+        assert ("matrix products" if "step" in work else "convolutions") in found
+        assert all(figure.facts["ms"] >= 0 for figure in found.values())
+
+
 def test_a_gpu_is_not_needed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     row = run("gpu")
