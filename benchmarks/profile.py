@@ -7,7 +7,7 @@ between operations: Python, and their dispatch to kernels.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from benchmarks import models, packages
@@ -35,14 +35,14 @@ def run(bench: Bench) -> list[Figure]:
     figures = []
     for batch in (1, 4):
         for dtype in ("float32", "bfloat16", "int8"):
-            worker = bench.own("profile:profiled", build="codecbay_lm", source=package, dtype=dtype)
+            worker = bench.own("profile:profiled", model="codecbay_lm", source=package, dtype=dtype)
             found = worker(batch=batch, steps=steps)
             figures += _figures(f"a step of MusicGen-small, batch {batch}, {dtype}", found["ms"], steps)
             worker.close()
     for name, write in {"EnCodec 32 kHz": packages.encodec, "DAC 44 kHz": packages.dac}.items():
         source, seconds = str(write(bench.directory, bench.size)), 1 if bench.tiny else 10
         for dtype in ("float32", "bfloat16"):
-            worker = bench.own("profile:profiled", build="codecbay_codec", source=source, dtype=dtype)
+            worker = bench.own("profile:profiled", model="codecbay_codec", source=source, dtype=dtype)
             for direction in ("encode", "decode"):
                 found = worker(direction=direction, batch=1, seconds=seconds)
                 figures += _figures(f"{name}, {direction} {seconds} s, {dtype}", found["ms"], 1)
@@ -56,11 +56,11 @@ def _figures(work: str, milliseconds: dict[str, float], steps: int) -> list[Figu
     return [Figure(work, kind, facts={"ms": ms / steps, "share": f"{ms / total:.1%}"}) for kind, ms in ordered]
 
 
-def profiled(build: str, source: str, dtype: str) -> Call:
+def profiled(model: str, source: str, dtype: str) -> Call:
     """Runs in a worker: milliseconds by kind of operation, of a call of what ``models`` builds."""
     from torch.profiler import ProfilerActivity, profile
 
-    call: Call = getattr(models, build)(source, dtype)
+    call: Call = getattr(models, model)(source, dtype)
 
     def run(**arguments: Any) -> dict[str, Any]:
         call(**arguments)
@@ -69,7 +69,7 @@ def profiled(build: str, source: str, dtype: str) -> Call:
         whole = 1000 * (time.perf_counter() - start)
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             call(**arguments)
-        kinds: Counter[str] = Counter()
+        kinds: defaultdict[str, float] = defaultdict(float)
         for event in profiler.key_averages():
             kinds[_kind(event.key)] += event.self_cpu_time_total / 1000
         kinds[BETWEEN] = max(whole - sum(kinds.values()), 0.0)

@@ -141,7 +141,7 @@ def test_quality(run: Any) -> None:
 def test_a_profile_adds_up(run: Any) -> None:
     row = run("profile", 1)
     works = {figure.work for figure in row.figures}
-    assert len(works) == 10
+    assert len(works) == 14  # three dtypes at two sizes of a batch; two codecs, both ways, in two dtypes
     for work in works:
         found = by_column(row, work)
         assert sum(float(figure.facts["share"].rstrip("%")) for figure in found.values()) == pytest.approx(100, abs=1)
