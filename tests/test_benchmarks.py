@@ -119,7 +119,8 @@ def test_a_long_recording_comes_back_whole(run: Any) -> None:
 
 
 def test_loading_a_header_and_commands(run: Any) -> None:
-    assert all(figure.result["shape"] == [1, N_Q, 1] for figure in run("loading", 1).figures)
+    loaded = run("loading", 1).figures
+    assert all(figure.seconds and figure.result["shape"] == [1, N_Q, 1] for figure in loaded)
     (checked,) = run("header", 1).figures
     assert checked.result["ok"]
     assert 0 < checked.result["bytes"] < 1_000_000
