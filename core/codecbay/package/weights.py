@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import warnings
 from collections.abc import Container, Mapping
@@ -82,7 +81,7 @@ def load_tensors(header: Header, *, progress: bool = False) -> dict[str, Tensor]
         state = _read_by_torch(header) if header.container == "zip" else None
         if state is None:
             state = _put_together(header, starts)
-        _check(header, starts, state, progress)
+        _check(header, state, progress)
     except ValueError as error:
         raise PackageError(f"{header.path}: the file is damaged: {error}. Fetch or export it again.") from None
     except (OSError, RuntimeError) as error:
@@ -91,7 +90,8 @@ def load_tensors(header: Header, *, progress: bool = False) -> dict[str, Tensor]
 
 
 def _read_by_torch(header: Header) -> dict[str, Tensor] | None:
-    """The tensors of a zip file, or ``None`` where its pickle holds what torch's safe reader does not know.
+    """The tensors of a zip file, or ``None`` where its pickle holds what torch's safe reader does not know, or where
+    they begin in the middle of a number.
 
     Raises:
         ValueError: they are not the tensors of the header: the file says two things at once.
@@ -110,8 +110,9 @@ def _read_by_torch(header: Header) -> dict[str, Tensor] | None:
         read = tensor is not None and (tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype)
         if read != (info.shape, info.stride, info.offset, getattr(torch, info.dtype)):
             raise ValueError(f"the tensor {name!r} is not what the header says")
-        tensor = tensor.detach()  # a parameter becomes a tensor
-        state[name] = tensor.clone() if tensor.untyped_storage().data_ptr() % _ALIGNMENT else tensor
+        if tensor.untyped_storage().data_ptr() % _ALIGNMENT:
+            return None
+        state[name] = tensor.detach()  # a parameter becomes a tensor
     return state
 
 
@@ -145,33 +146,34 @@ def _starts(header: Header) -> dict[str, int]:
     return starts
 
 
-def _check(header: Header, starts: Mapping[str, int], state: Mapping[str, Tensor], progress: bool) -> None:
+def _check(header: Header, state: Mapping[str, Tensor], progress: bool) -> None:
     """Compare checksums, where there are any, and look for what is not finite, a block at a time while it is in cache.
 
     Blocks are shared out among as many threads as torch uses. Nothing here is torch's, whose operations would each
     start as many threads again.
     """
-    names: dict[str, list[str]] = {key: [] for key in header.blocks}
+    names: dict[str, list[str]] = {}
     for name, info in header.tensors.items():
-        names[info.block].append(name)
+        names.setdefault(info.block, []).append(name)
 
     def check(key: str) -> None:
         block = header.blocks[key]
-        if block.crc is not None and zlib_ng.crc32(view[starts[key] : starts[key] + block.size]) != block.crc:
+        if block.crc is not None and zlib_ng.crc32(_content(state[names[key][0]])) != block.crc:
             raise ValueError("a checksum is wrong")
         for name in names[key]:
             if not _is_finite(state[name]):
                 raise WeightsError(f"{header.path}: the tensor '{name}' holds NaN or infinity.")
 
-    with (
-        header.weights.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        memoryview(data) as view,
-        ThreadPoolExecutor(torch.get_num_threads()) as pool,
-    ):
-        checked = pool.map(check, header.blocks)
-        for _ in tqdm(checked, "reading", len(header.blocks), unit="block", disable=None if progress else True):
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        checked = pool.map(check, names)
+        for _ in tqdm(checked, "reading", len(names), unit="block", disable=None if progress else True):
             pass
+
+
+def _content(tensor: Tensor) -> memoryview:
+    """The block that a tensor lies in."""
+    storage = tensor.untyped_storage()
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,)).numpy().data
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ Letters: ``N`` features in, ``M`` features out.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ Activation = Literal["none", "relu", "gelu"]
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 _FEW = 2  # rows, whose time is that of reading the weights: guidance for one sample
 _MOST = 64  # rows; of more, the ordinary product is no slower
+_MAPPED = 9 << 20  # float32 numbers, for which malloc always asks the system
 _lock = Lock()
 _STEP = 2048  # between the two terms of a float32: half precision has 11 bits
 
@@ -120,7 +122,11 @@ def _ordinary(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) ->
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return (tensors[0] if len(tensors) == 1 else torch.cat(tuple(tensors))).float()
+    """One below the other, in float32, and in memory that goes back to the system: among packs, it would be lost."""
+    shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
+    size = math.prod(shape)
+    memory = torch.empty(max(size, _MAPPED), dtype=torch.float32, device="cpu")
+    return torch.cat(tuple(tensors), out=memory[:size].view(shape))
 
 
 def _product(precision: torch.dtype, many: bool, count: int, *tensors: Tensor) -> _Product | None:
