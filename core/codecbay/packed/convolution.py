@@ -16,18 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codecbay.packed.onednn import Product, suits_onednn
 from codecbay.packed.pack import Pack, Packing
 
 _LONG = 2048  # values of a window
-
-
-def suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN computes on these: on the CPU, without gradients, in float32 or bfloat16."""
-    if x.device.type != "cpu" or x.dtype != weight.dtype or not torch.backends.mkldnn.is_available():
-        return False
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return False
-    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class _Computation(Protocol):
@@ -160,22 +152,11 @@ def _lay_out_transposed(weight: Tensor, stride: int) -> _Computation:
     return _lay_out(weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1))
 
 
-class _Linear:
-    """The matrix product with a weight ``[M, N]``."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-
-    def __call__(self, rows: Tensor, bias: Tensor | None) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, bias, "none", [], "")
-        return y
-
-
 class _Product:
     """A convolution of single samples, which is a matrix product."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._product = _Linear(weight[..., 0])
+        self._product = Product(weight[..., 0])
 
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
         return self._product(pad(x, padding, padding).transpose(1, 2), bias).transpose(1, 2)
@@ -187,7 +168,7 @@ class _WindowProduct:
 
     def __init__(self, weight: Tensor, stride: int) -> None:
         self._kernel, self._stride = weight.shape[2], stride
-        self._product = _Linear(weight.transpose(1, 2).flatten(1))
+        self._product = Product(weight.transpose(1, 2).flatten(1))
 
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
         windows = pad(x, padding, padding).unfold(2, self._kernel, self._stride)
@@ -202,7 +183,7 @@ class _Taps:
 
     def __init__(self, weight: Tensor, dilation: int) -> None:
         self._dilation = dilation
-        self._product = _Linear(weight[0].t())
+        self._product = Product(weight[0].t())
 
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
         products = self._product(pad(x, padding, padding).transpose(1, 2), None)

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codecbay.packed.onednn import Product, computes_in
 from codecbay.packed.pack import Pack, Packing
 
 Activation = Literal["none", "relu", "gelu"]
@@ -135,13 +136,13 @@ def _product(precision: torch.dtype, many: bool, count: int, *tensors: Tensor) -
     weight, bias = _joined(tensors[:count]), _joined(tensors[count:]) if tensors[count:] else None
     if precision == torch.int8:
         return _Int8(weight, bias)
-    if many and precision == dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if many and precision == dtype == torch.bfloat16 and computes_in(torch.bfloat16):
         return _Reordered(weight.bfloat16(), None if bias is None else bias.bfloat16())
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return None
     exact = dtype == torch.float16
     terms = [weight] if exact else _half_precision_terms(weight, 2**-23 if dtype == torch.float32 else 2**-12)
-    if torch.backends.mkldnn.is_available() and (terms is None or (many and len(terms) == 2)):
+    if computes_in(torch.float32) and (terms is None or (many and len(terms) == 2)):
         return _Reordered(weight, bias)
     return None if terms is None else _Half(terms, bias)
 
@@ -188,12 +189,10 @@ class _Reordered:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._dtype, self._bias = weight.dtype, bias
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        self._compute = torch.ops.mkldnn._linear_pointwise.default
+        self._product = Product(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = self._compute(x.to(self._dtype), self._packed, self._bias, "none", [], "")
-        return y.to(x.dtype)
+        return self._product(x.to(self._dtype), self._bias).to(x.dtype)
 
 
 class _Int8:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from codecbay.packed.convolution import suits_onednn
+from codecbay.packed.onednn import Product, suits_onednn
 from codecbay.packed.pack import Pack, Packing
 
 _LSTM_MODE = 2  # torch's number for it
@@ -86,21 +86,18 @@ class _Steps:
     """A layer computed step by step."""
 
     def __init__(self, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor) -> None:
-        self._from_input, self._from_hidden = (
-            torch.ops.mkldnn._reorder_linear_weight(_reordered(weight), None) for weight in (weight_ih, weight_hh)
-        )
+        self._from_input, self._from_hidden = Product(_reordered(weight_ih)), Product(_reordered(weight_hh))
         self._bias = _reordered(bias_ih + bias_hh)
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        product = torch.ops.mkldnn._linear_pointwise.default
-        gates = product(x, self._from_input, self._bias, "none", [], "")
+        gates = self._from_input(x, self._bias)
         y = x.new_empty(*x.shape[:2], hidden.shape[1])
         cell = cell.clone()
         after = torch.empty_like(cell)
         sigmoids, (*_, news) = gates[..., : 3 * hidden.shape[1]], gates.chunk(4, 2)
         parts = (part.unbind() for part in (gates, sigmoids, news, *sigmoids.chunk(3, 2), y))
         for all_gates, sigmoid, new, take, keep, give, out in zip(*parts, strict=True):
-            all_gates.add_(product(hidden, self._from_hidden, None, "none", [], ""))
+            all_gates.add_(self._from_hidden(hidden))
             sigmoid.sigmoid_()
             cell.mul_(keep).addcmul_(take, new.tanh_())
             hidden = torch.mul(give, torch.tanh(cell, out=after), out=out)
