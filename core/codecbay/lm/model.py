@@ -270,8 +270,6 @@ class LMModel(nn.Module):
         if not start:
             raise GenerationError("This model's codebook pattern has no empty first step to generate from.")
 
-        if self.device.type == "cpu":
-            self._pack(batch if two_step_cfg or not conditions else 2 * batch)
         guide = self._guidance(conditions, batch, pattern.num_steps, cfg_coef, two_step_cfg)
         done = 0
         for step in range(start, pattern.num_steps):
@@ -295,6 +293,8 @@ class LMModel(nn.Module):
         """A function from the next steps ``[B, K, S]`` to guided logits ``[B, K, card]``."""
 
         def stream(attributes: Sequence[ConditioningAttributes], rows: int) -> Callable[[Tensor], Tensor]:
+            if self.device.type == "cpu":
+                self._pack(rows)
             tensors = self.condition_provider(attributes) if attributes else {}
             capacity = steps + self.fuser.prefix_length(tensors)
             state = DecodingState(self.config.transformer, rows, capacity, self.device, self.arithmetic)

@@ -154,10 +154,7 @@ class Attention(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _split(self, x: Tensor) -> Tensor:
-        batch, steps, _ = x.shape
-        if steps == 1:  # the same, in one operation
-            return x.view(batch, -1, 1, self.config.head_dim)
-        return x.view(batch, steps, -1, self.config.head_dim).transpose(1, 2)
+        return x.view(*x.shape[:-1], -1, self.config.head_dim).transpose(1, 2)
 
     def pack(self) -> None:
         """Lay out copies of the weights for decoding, if there are none yet."""
@@ -227,7 +224,6 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        batch, _, steps, _ = query.shape
         dtype = query.dtype
         if self.kv_repeat > 1:
             key = key.repeat_interleave(self.kv_repeat, dim=1)
@@ -236,8 +232,7 @@ class Attention(nn.Module):
             query, key, value = query.float(), key.float(), value.float()
         dropout = self.config.attention_dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
-        x = x.transpose(1, 2).reshape(batch, steps, -1)
-        out: Tensor = self._params.out_proj(x.to(dtype) if self.config.attention_as_float32 else x)
+        out: Tensor = self._params.out_proj(x.to(dtype).transpose(1, 2).flatten(2))
         return out
 
 

@@ -16,7 +16,6 @@ Letters: ``N`` features in, ``M`` features out.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,16 +123,16 @@ def _ordinary(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) ->
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
     """One below the other, in float32, and in memory that goes back to the system: among packs, it would be lost."""
-    shape = (sum(len(tensor) for tensor in tensors), *tensors[0].shape[1:])
-    size = math.prod(shape)
-    memory = torch.empty(max(size, _MAPPED), dtype=torch.float32, device="cpu")
-    return torch.cat(tuple(tensors), out=memory[:size].view(shape))
+    rows, columns = sum(len(tensor) for tensor in tensors), tensors[0].shape[1]
+    memory = torch.empty(max(rows * columns, _MAPPED), dtype=torch.float32, device="cpu")
+    return torch.cat(tuple(tensors), out=memory[: rows * columns].view(rows, columns))
 
 
 def _product(precision: torch.dtype, many: bool, count: int, *tensors: Tensor) -> _Product | None:
     """The fastest product with few rows, or with somewhat more; ``None`` is the ordinary one."""
     dtype = tensors[0].dtype
-    weight, bias = _joined(tensors[:count]), _joined(tensors[count:]) if tensors[count:] else None
+    weight = _joined(tensors[:count])
+    bias = torch.cat(tensors[count:]).float() if tensors[count:] else None  # which packs keep as it is
     if precision == torch.int8:
         return _Int8(weight, bias)
     if many and precision == dtype == torch.bfloat16 and computes_in(torch.bfloat16):
