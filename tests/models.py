@@ -14,6 +14,21 @@ from codecbay.codec import Codec
 FIXTURES = Path(__file__).parent / "fixtures"
 TEXT_ENCODER = FIXTURES / "tiny-t5"
 SHARED_CODEC = FIXTURES / "options" / "shared-codec"
+TRANSFORMERS = [  # packages whose transformers differ; step by step, all compute what they compute in one go
+    "scales",  # sin
+    "qknorm-rope",
+    "qknorm-cross",
+    "kvrepeat-custom",
+    "past8-rope",
+    "past8-sinrope-kvrepeat",
+    "postnorm-layerscale",
+    "mha-biases-float32",
+    "mha-postnorm",
+    "odd-sizes-relu",
+    "lut-sum",
+    "unconditional",
+    "fuse-twice",  # prepended
+]
 
 
 def package(name: str) -> Path:

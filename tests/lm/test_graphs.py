@@ -24,27 +24,15 @@ from codecbay.lm.model import LMModel
 from codecbay.lm.sampling import Sampling, _race
 from codecbay.lm.transformer import DecodingState
 from codecbay.packed import linear
-from models import load_model, noise, package
+from models import TRANSFORMERS, load_model, noise, package
 
 STEPS = 26
 BUCKET = 16
 
 MODELS = [
-    "scales",  # sin
-    "qknorm-rope",
-    "qknorm-cross",
-    "kvrepeat-custom",
+    *TRANSFORMERS,
     "kvrepeat-rope-memeff",
-    "past8-rope",
     "past8-memeff",
-    "past8-sinrope-kvrepeat",
-    "postnorm-layerscale",
-    "mha-biases-float32",
-    "mha-postnorm",
-    "odd-sizes-relu",
-    "lut-sum",
-    "unconditional",
-    "fuse-twice",
     "fuse-interpolate",
     "rope-memeff-prepend",
     "xpos-past8-prepend",

@@ -14,28 +14,13 @@ from codecbay.lm.conditioners import ConditioningAttributes
 from codecbay.lm.model import LMModel
 from codecbay.lm.transformer import DecodingState
 from codecbay.package import read_package_file
-from models import load_model, package
+from models import TRANSFORMERS, load_model, package
 
 STEPS = 14
 
 # Where AudioCraft's own streaming agrees with its full forward pass. With memory-efficient attention its rotary
 # positions do not, nor does a first chunk longer than past_context; the golden tests hold us to what it computes.
-STREAMING = [
-    "scales",  # sin
-    "qknorm-rope",
-    "qknorm-cross",
-    "kvrepeat-custom",
-    "past8-rope",
-    "past8-sinrope-kvrepeat",
-    "postnorm-layerscale",
-    "mha-biases-float32",
-    "mha-postnorm",
-    "odd-sizes-relu",
-    "lut-sum",
-    "unconditional",
-    "fuse-twice",  # prepended
-    "t5-finetune",
-]
+STREAMING = [*TRANSFORMERS, "t5-finetune"]
 
 
 def attributes(*texts: str | None) -> list[ConditioningAttributes]:
