@@ -76,7 +76,7 @@ def by_recordings(monkeypatch: pytest.MonkeyPatch) -> list[Recorded]:
         return made[-1]
 
     monkeypatch.setattr(model, "CudaGraphs", record)
-    monkeypatch.setattr(LMModel, "_uses_graphs", True)
+    monkeypatch.setattr(LMModel, "_repeats_on", lambda self, device: device == "cuda")
     return made
 
 
@@ -96,7 +96,7 @@ class Decoding:
         generator = torch.Generator().manual_seed(3)
         self.steps = torch.randint(0, lm.card + 1, (2, lm.n_q, STEPS), generator=generator).to(device)
 
-    def step(self, new: Tensor, state: DecodingState) -> Tensor:
+    def step(self, state: DecodingState, new: Tensor) -> Tensor:
         logits: Tensor = self.lm(new, condition_tensors=self.conditions, state=state, last_only=True)
         return logits[:, :, -1]
 
@@ -109,7 +109,7 @@ class Decoding:
 
     def growing(self, first: int) -> Tensor:
         state = self.state()
-        return torch.stack([self.step(chunk, state) for chunk in self.chunks(first)])
+        return torch.stack([self.step(state, chunk) for chunk in self.chunks(first)])
 
     def static(self, first: int, run: graphs.Runner) -> Tensor:
         steps = StaticSteps(self.step, self.state(), run)
@@ -188,7 +188,8 @@ class Waits(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_p=0.9), Sampling(use_sampling=False)], ids=str)
-def test_generation_never_waits_between_steps(sampling: Sampling) -> None:
+def test_generation_never_waits_between_steps(sampling: Sampling, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LMModel, "_repeats_on", lambda self, device: False)
     lm: LMModel = load_model("musicgen-mono").lm
     with Waits() as waits:  # type: ignore[no-untyped-call]
         torch.ones(1).item()
@@ -230,7 +231,7 @@ def test_graphs_on_cuda_leave_the_draws_alone(two_step_cfg: bool, monkeypatch: p
     lm: LMModel = load_model("musicgen-mono", device="cuda", dtype="float32").lm
     found = []
     for use in (True, False):
-        monkeypatch.setattr(LMModel, "_uses_graphs", use)
+        monkeypatch.setattr(LMModel, "_repeats_on", lambda self, device, use=use: use and device == "cuda")
         torch.manual_seed(5)
         found.append(lm.generate(conditions=attributes("drums"), max_gen_len=STEPS, two_step_cfg=two_step_cfg))
     assert torch.equal(*found)

@@ -20,7 +20,7 @@ _BUCKET = 256
 _WARM_UP = 3  # runs in which libraries set themselves up, as they may not while a graph is recorded
 _recording = Lock()
 
-Step = Callable[[Tensor, DecodingState], Tensor]
+Step = Callable[[DecodingState, Tensor], Tensor]
 Runner = Callable[[int, Callable[[], None]], None]
 
 
@@ -85,7 +85,7 @@ class StaticSteps:
     """Decodes a sequence: its first chunk as it comes, then one step at a time between buffers that stay.
 
     Args:
-        step: from steps ``[B, K, S]`` and a state to logits ``[B, K, card]`` for what follows the last of them.
+        step: from a state and steps ``[B, K, S]`` to logits ``[B, K, card]`` for what follows the last of them.
         state: of the sequence, of which nothing is decoded yet.
         run: runs functions of static tensors; equal keys come with functions of equal shapes.
     """
@@ -98,7 +98,7 @@ class StaticSteps:
     def __call__(self, new: Tensor) -> Tensor:
         """The next steps ``[B, K, S]`` to logits ``[B, K, card]``, which hold until the next call."""
         if not isinstance(self._state, StaticState):
-            logits = self._step(new, self._state)
+            logits = self._step(self._state, new)
             self._state = StaticState(self._state)
             self._steps, self._logits = torch.empty_like(new[..., -1:]), torch.empty_like(logits)
             return logits
@@ -108,7 +108,7 @@ class StaticSteps:
         return self._logits
 
     def _next(self) -> None:
-        self._logits.copy_(self._step(self._steps, self._state))
+        self._logits.copy_(self._step(self._state, self._steps))
 
 
 class CudaGraphs:

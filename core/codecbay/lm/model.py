@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,10 @@ from codecbay.lm.conditioners import (
 from codecbay.lm.config import LMConfig
 from codecbay.lm.graphs import CudaGraphs, StaticSteps
 from codecbay.lm.patterns import get_pattern
+from codecbay.lm.recording import RecordedSteps, Recording, products
 from codecbay.lm.sampling import Sampling
 from codecbay.lm.transformer import Attention, DecodingState, LayerNorm, Transformer
-from codecbay.packed import Linear, Projection
+from codecbay.packed import Linear, Pack, Packing, Projection
 
 Callback = Callable[[int, int], None]
 _UNKNOWN = -1
@@ -44,7 +47,7 @@ class LMOutput:
     mask: Tensor
 
 
-class LMModel(nn.Module):
+class LMModel(Packing):
     """A transformer that predicts ``K`` streams of codes under conditions.
 
     It is an ordinary module that trains: in training mode :meth:`forward` drops conditions as the configuration
@@ -66,6 +69,7 @@ class LMModel(nn.Module):
         self.out_norm: nn.Module | None = LayerNorm(dim, eps=1e-5) if config.transformer.norm_first else None
         self.linears = nn.ModuleList(nn.Linear(dim, config.card, bias=config.bias_proj) for _ in range(config.n_q))
         self.heads = Projection()
+        self._recording = Pack(Recording)
         self._owns_memory = False
         self._dropout_rng = torch.Generator().manual_seed(1234)
 
@@ -106,8 +110,18 @@ class LMModel(nn.Module):
         return torch.float32 if self.device.type == "cpu" and not torch.is_grad_enabled() else self.dtype
 
     @property
-    def _uses_graphs(self) -> bool:
-        return self.device.type == "cuda" and not self.training
+    def packs(self) -> Sequence[Pack[Recording]]:
+        """See :attr:`Packing.packs`."""
+        return (self._recording,)
+
+    def _repeats_on(self, device: str) -> bool:
+        """Whether steps are recorded once, as it is done on that kind of device, and repeated.
+
+        With hooks on modules they are not, and where what is computed depends on more than the model.
+        """
+        if self.device.type != device or self.training or torch.is_autocast_enabled(device):
+            return False
+        return not any(module._forward_hooks or module._forward_pre_hooks for module in self.modules())
 
     def quantize(self) -> Self:
         """Work on 8-bit weights from now on, on the CPU and without gradients.
@@ -166,6 +180,11 @@ class LMModel(nn.Module):
         logits: Tensor = self.heads(x, *self._head_weights())
         logits = logits.unflatten(-1, (self.n_q, self.card))
         return logits.transpose(1, 2)
+
+    def _step(self, condition_tensors: ConditionTensors, state: DecodingState, new: Tensor) -> Tensor:
+        """The next steps ``[B, K, S]`` to logits ``[B, K, card]`` for what follows the last of them."""
+        logits: Tensor = self(new, condition_tensors=condition_tensors, state=state, last_only=True)
+        return logits[:, :, -1]
 
     def _head_weights(self) -> tuple[list[Tensor], list[Tensor]]:
         linears: list[Any] = list(self.linears)
@@ -298,12 +317,13 @@ class LMModel(nn.Module):
             tensors = self.condition_provider(attributes) if attributes else {}
             capacity = steps + self.fuser.prefix_length(tensors)
             state = DecodingState(self.config.transformer, rows, capacity, self.device, self.arithmetic)
-
-            def step(new: Tensor, state: DecodingState = state) -> Tensor:
-                logits: Tensor = self(new, condition_tensors=tensors, state=state, last_only=True)
-                return logits[:, :, -1]
-
-            return StaticSteps(step, state, CudaGraphs(self.device)) if self._uses_graphs else step
+            step = partial(self._step, tensors)
+            if self._repeats_on("cuda"):
+                return StaticSteps(step, state, CudaGraphs(self.device))
+            if self._repeats_on("cpu"):
+                recording = self._recording(ref(self), rows, tuple(tensors), *products(self), *self.parameters())
+                return RecordedSteps(step, state, partial(recording, tensors))
+            return partial(step, state)
 
         own = self.config.cfg_coef
         if not conditions:

@@ -48,7 +48,7 @@ class Sampling:
             drawn = _draw(ordered / ordered.sum(-1, keepdim=True))
             return tokens.gather(-1, drawn[..., None])[..., 0]
         if 0 < self.top_k < probs.shape[-1]:
-            least = probs.topk(self.top_k, dim=-1).values[..., -1:]
+            least = probs.topk(self.top_k, dim=-1, sorted=False).values.amin(-1, keepdim=True)
             probs = probs * (probs >= least).to(probs.dtype)
         if self.top_k > 0:
             probs = probs / probs.sum(-1, keepdim=True)

@@ -3,8 +3,21 @@
 from codecbay.packed.activations import Snake
 from codecbay.packed.convolution import Conv1d, ConvTranspose1d, pad
 from codecbay.packed.linear import Linear, Projection
+from codecbay.packed.memory import empty
 from codecbay.packed.models import pack_layers
-from codecbay.packed.pack import Pack
+from codecbay.packed.pack import Pack, Packing
 from codecbay.packed.recurrent import LSTM
 
-__all__ = ["LSTM", "Conv1d", "ConvTranspose1d", "Linear", "Pack", "Projection", "Snake", "pack_layers", "pad"]
+__all__ = [
+    "LSTM",
+    "Conv1d",
+    "ConvTranspose1d",
+    "Linear",
+    "Pack",
+    "Packing",
+    "Projection",
+    "Snake",
+    "empty",
+    "pack_layers",
+    "pad",
+]

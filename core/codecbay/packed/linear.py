@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import zip_longest
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from codecbay.packed.pack import Pack, Packing
 
 Activation = Literal["none", "relu", "gelu"]
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 _FEW = 2  # rows, whose time is that of reading the weights: guidance for one sample
 _MOST = 64  # rows; of more, the ordinary product is no slower
 _MAPPED = 9 << 20  # float32 numbers, for which malloc always asks the system
@@ -42,7 +42,9 @@ _STEP = 2048  # between the two terms of a float32: half precision has 11 bits
 
 
 class _Product(Protocol):
-    def __call__(self, x: Tensor) -> Tensor: ...
+    packed: Any
+
+    def __call__(self, x: Tensor, activation: Activation) -> Tensor: ...
 
 
 class Projection(Packing):
@@ -81,13 +83,19 @@ class Projection(Packing):
         product: _Product | None = None
         if packed and (self.precision == torch.int8 or x.numel() <= _MOST * x.shape[-1]):
             product = self.pack(weight, bias)
-        y = _ordinary(x, _listed(weight), _listed(bias)) if product is None else product(x)
-        return y if activation == "none" else _ACTIVATIONS[activation](y)
+        if product is not None:
+            return product(x, activation)
+        return _ACTIVATIONS[activation](_ordinary(x, _listed(weight), _listed(bias)))
 
     def pack(self, weight: Tensor | Sequence[Tensor], bias: Tensor | Sequence[Tensor] | None = None) -> _Product | None:
         """Lay a copy of the weights out, if there is none yet; see :meth:`forward`."""
         weights, biases = _listed(weight), _listed(bias)
         return self._pack(self.precision, self.rows > _FEW, len(weights), *weights, *biases)
+
+    @property
+    def product(self) -> _Product | None:
+        """What multiplies with the copy that is laid out now, its weights in ``packed``."""
+        return self._pack.value
 
     @property
     def packs(self) -> Sequence[Pack[_Product | None]]:
@@ -173,14 +181,14 @@ class _Half:
         self._two = len(terms) == 2
         if self._two and bias is not None:
             bias = torch.cat([bias, torch.zeros_like(bias)])
-        self._packed = torch.ops.quantized.linear_prepack_fp16(torch.cat(tuple(terms)), bias)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(torch.cat(tuple(terms)), bias)
         self._compute = torch.ops.quantized.linear_dynamic_fp16.default
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = self._compute(x, self._packed)
+    def __call__(self, x: Tensor, activation: Activation) -> Tensor:
+        y: Tensor = self._compute(x, self.packed)
         if self._two:
-            return torch.add(y[..., : self._features], y[..., self._features :], alpha=1 / _STEP)
-        return y
+            y = torch.add(y[..., : self._features], y[..., self._features :], alpha=1 / _STEP)
+        return _ACTIVATIONS[activation](y)
 
 
 class _Reordered:
@@ -189,9 +197,10 @@ class _Reordered:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._dtype, self._bias = weight.dtype, bias
         self._product = Product(weight)
+        self.packed = self._product.packed
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self._product(x.to(self._dtype), self._bias).to(x.dtype)
+    def __call__(self, x: Tensor, activation: Activation) -> Tensor:
+        return self._product(x.to(self._dtype), self._bias, activation).to(x.dtype)
 
 
 class _Int8:
@@ -205,14 +214,13 @@ class _Int8:
             weight, scale, torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8
         )
         with _int8_engine():
-            self._packed = torch.ops.quantized.linear_prepack(quantized, bias)
+            self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
         self._compute = torch.ops.quantized.linear_dynamic.default
         # Where processors lack instructions for 8-bit products, sums of full 8-bit inputs overflow.
         self._reduced = not torch.cpu._is_vnni_supported()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        y: Tensor = self._compute(x, self._packed, self._reduced)
-        return y
+    def __call__(self, x: Tensor, activation: Activation) -> Tensor:
+        return _ACTIVATIONS[activation](self._compute(x, self.packed, self._reduced))
 
 
 @cache

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -26,10 +30,21 @@ class Product:
     """The product with a weight ``[M, N]``, laid out for oneDNN, of inputs ``[..., N]`` of the same dtype."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self._compute = torch.ops.mkldnn._linear_pointwise.default
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
+        self._compute = _linear()
 
-    def __call__(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``x @ weight.T + bias``."""
-        y: Tensor = self._compute(x, self._weight, bias, "none", [], "")
-        return y
+    def __call__(self, x: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
+        """``activation(x @ weight.T + bias)``, with ``relu``, ``gelu`` or none."""
+        return self._compute(x, self.packed, bias, activation)
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none")  # type: ignore[no-any-return]
+
+
+@cache
+def _linear() -> Callable[[Tensor, Tensor, Tensor | None, str], Tensor]:
+    """The operator, as a function of arguments that torch's tracer can write down."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that other compilers are newer
+        return torch.jit.script(_pointwise)

@@ -36,6 +36,11 @@ class Pack(Generic[T]):
             self._key = key
         return self._value  # type: ignore[return-value]
 
+    @property
+    def value(self) -> T | None:
+        """The one that was made last."""
+        return self._value
+
     def clear(self) -> None:
         """Forget the value, and free its memory."""
         self._key = self._value = None
