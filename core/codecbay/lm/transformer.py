@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from codecbay.errors import GenerationError
 from codecbay.lm.config import TransformerConfig
 from codecbay.lm.rotary import RotaryEmbedding, Turns, turn
-from codecbay.packed import Linear, Projection, empty
+from codecbay.packed import Linear, Projection
 
 _EPS = 1e-5
 
@@ -47,7 +47,7 @@ class DecodingState:
         self.position = 0
         self.cross: list[tuple[Tensor, Tensor] | None] = [None] * config.num_layers
         shape = (config.num_layers, 2, batch, heads, capacity, config.head_dim)
-        self._cache = empty(shape, dtype, device)
+        self._cache = torch.empty(shape, device=device, dtype=dtype)
         self._new: Sequence[Tensor] = ()
         self._seen: Sequence[Tensor] = ()
 

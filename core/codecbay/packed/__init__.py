@@ -3,7 +3,6 @@
 from codecbay.packed.activations import Snake
 from codecbay.packed.convolution import Conv1d, ConvTranspose1d, pad
 from codecbay.packed.linear import Linear, Projection
-from codecbay.packed.memory import empty
 from codecbay.packed.models import pack_layers
 from codecbay.packed.pack import Pack, Packing
 from codecbay.packed.recurrent import LSTM
@@ -17,7 +16,6 @@ __all__ = [
     "Packing",
     "Projection",
     "Snake",
-    "empty",
     "pack_layers",
     "pad",
 ]
