@@ -19,7 +19,7 @@ from codecbay.streaming import Chain, Each, gathered, stream, streamed
 from codecbay_encodec.config import EncodecConfig
 from codecbay_encodec.seanet import Decoder, Encoder, fold_norms
 
-_PIECE = 8.0  # bytes times seconds of all items of a batch that go through the layers at once: 2 s of float32
+_PIECE = 4.0  # bytes times seconds of all items of a batch that go through the layers at once: 1 s of float32
 
 
 class _Codebook(nn.Module):

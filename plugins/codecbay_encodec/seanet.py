@@ -283,7 +283,7 @@ def build_activation(activation: Activation, inplace: bool = True) -> nn.Module:
     Raises:
         ConfigError: its arguments are wrong.
     """
-    kind: Any = getattr(nn, activation.name)
+    kind: Any = packed.ELU if activation.name == "ELU" else getattr(nn, activation.name)
     try:
         module: nn.Module = kind(**activation.params)
     except (TypeError, ValueError, RuntimeError) as error:

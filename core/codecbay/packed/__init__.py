@@ -1,6 +1,6 @@
 """Layers that work on copies of their weights in the layout that the processor reads fastest."""
 
-from codecbay.packed.activations import Snake
+from codecbay.packed.activations import ELU, Snake
 from codecbay.packed.convolution import Conv1d, ConvTranspose1d, pad
 from codecbay.packed.linear import Linear, Projection
 from codecbay.packed.models import pack_layers
@@ -8,6 +8,7 @@ from codecbay.packed.pack import Pack, Packing
 from codecbay.packed.recurrent import LSTM
 
 __all__ = [
+    "ELU",
     "LSTM",
     "Conv1d",
     "ConvTranspose1d",

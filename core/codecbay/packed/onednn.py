@@ -5,9 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
 def computes_in(dtype: torch.dtype) -> bool:
@@ -31,11 +34,12 @@ class Product:
 
     def __init__(self, weight: Tensor) -> None:
         self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
-        self._compute = _linear()
+        self._compute = compiled(_pointwise)
 
     def __call__(self, x: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
         """``activation(x @ weight.T + bias)``, with ``relu``, ``gelu`` or none."""
-        return self._compute(x, self.packed, bias, activation)
+        y: Tensor = self._compute(x, self.packed, bias, activation)
+        return y
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
@@ -43,8 +47,8 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) 
 
 
 @cache
-def _linear() -> Callable[[Tensor, Tensor, Tensor | None, str], Tensor]:
-    """The operator, as a function of arguments that torch's tracer can write down."""
+def compiled(function: F) -> F:
+    """The same in TorchScript, which torch's tracer can write down, and which runs without Python."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that other compilers are newer
-        return torch.jit.script(_pointwise)
+        return torch.jit.script(function)  # type: ignore[no-any-return]

@@ -5,13 +5,13 @@ Letters: ``T`` steps, ``B`` batch, ``D`` width, ``N`` layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from codecbay.packed.onednn import Product, suits_onednn
+from codecbay.packed.onednn import Product, compiled, suits_onednn
 from codecbay.packed.pack import Pack, Packing
 
 _LSTM_MODE = 2  # torch's number for it
@@ -91,17 +91,20 @@ class _Steps:
 
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         gates = self._from_input(x, self._bias)
-        y = x.new_empty(*x.shape[:2], hidden.shape[1])
-        cell = cell.clone()
-        after = torch.empty_like(cell)
-        sigmoids, (*_, news) = gates[..., : 3 * hidden.shape[1]], gates.chunk(4, 2)
-        parts = (part.unbind() for part in (gates, sigmoids, news, *sigmoids.chunk(3, 2), y))
-        for all_gates, sigmoid, new, take, keep, give, out in zip(*parts, strict=True):
-            all_gates.add_(self._from_hidden(hidden))
-            sigmoid.sigmoid_()
-            cell.mul_(keep).addcmul_(take, new.tanh_())
-            hidden = torch.mul(give, torch.tanh(cell, out=after), out=out)
-        return y, hidden, cell
+        run: Callable[..., tuple[Tensor, Tensor, Tensor]] = compiled(_steps)
+        return run(gates, self._from_hidden.packed, hidden, cell)
+
+
+def _steps(gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    width = hidden.shape[1]
+    y = torch.empty([gates.shape[0], gates.shape[1], width], dtype=gates.dtype)
+    for t in range(gates.shape[0]):
+        all_gates = torch.ops.mkldnn._linear_pointwise(hidden, weight, None, "none", [], "none").add_(gates[t])
+        take, keep, give = all_gates[:, : 3 * width].sigmoid().chunk(3, 1)
+        new = all_gates[:, 3 * width :].tanh()
+        cell = torch.addcmul(cell * keep, take, new)
+        hidden = torch.mul(give, cell.tanh(), out=y[t])
+    return y, hidden, cell
 
 
 def _reordered(rows: Tensor) -> Tensor:
