@@ -66,6 +66,7 @@ def main() -> None:
     peers = find_peers(options.peers)
     if peers is None:
         print("AudioCraft and descript's library are left out: no --peers (see docs/benchmarks.md).\n")
+    settings = {"date": datetime.date.today().isoformat(), "size": options.size, "rounds": options.rounds}
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.work or Path(temporary)
@@ -76,11 +77,11 @@ def main() -> None:
         for name in options.rows or ROWS:
             rows.append(measure(name, options.size, options.rounds, directory, peers, threads))
             print(tables.to_markdown(rows[-1]), flush=True)
-    settings = {"date": datetime.date.today().isoformat(), "size": options.size, "rounds": options.rounds}
-    if options.out:
-        tables.write(rows, machine, settings, options.out / settings["date"])
-    if options.json:
-        tables.write_json(rows, machine, settings, options.json)
+            # After every row: what was measured in half an hour outlives an interruption.
+            if options.out:
+                tables.write(rows, machine, settings, options.out / settings["date"])
+            if options.json:
+                tables.write_json(rows, machine, settings, options.json)
 
 
 if __name__ == "__main__":
