@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from codecbay.packed import Conv1d, ConvTranspose1d, pack_layers
+from codecbay.packed import Conv1d, ConvTranspose1d, onednn, pack_layers
 from models import noise
 
 CONVOLUTIONS: dict[str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ CASES = [("conv", name) for name in CONVOLUTIONS] + [("transposed", name) for na
 
 
 @pytest.mark.parametrize("length", [7, 40])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("kind", "name"), CASES)
 @torch.no_grad()
 def test_computes_what_torch_computes(kind: str, name: str, dtype: torch.dtype, length: int) -> None:
@@ -65,6 +65,19 @@ def test_computes_what_torch_computes(kind: str, name: str, dtype: torch.dtype, 
     torch.testing.assert_close(ours(x).double(), expected, rtol=tolerance, atol=tolerance)
     aside = x.transpose(1, 2).contiguous().transpose(1, 2)
     torch.testing.assert_close(ours(aside).double(), expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["conv", "transposed"])
+@torch.no_grad()
+def test_without_instructions_for_a_dtype_computes_in_float32(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "computes_in", lambda dtype: dtype == torch.float32)
+    ours, _ = pair(kind, {"kernel_size": 8, "stride": 4}, dtype)
+    x = noise(2, 8, 40).to(dtype)
+    found = ours(x)
+    assert torch.equal(found, ours.float()(x.float()).to(dtype))
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codecbay.packed import Linear, Projection
+from codecbay.packed.onednn import computes_in
 
 
 def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -79,7 +80,7 @@ def test_several_weights_are_computed_as_one(activation: str) -> None:
     torch.testing.assert_close(Projection()(x, weights, biases, activation), expected)
 
 
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="needs bfloat16 instructions")
+@pytest.mark.skipif(not computes_in(torch.bfloat16), reason="needs bfloat16 instructions")
 @torch.no_grad()
 def test_bfloat16_rounds_its_inputs_where_that_is_faster() -> None:
     weight, bias, x = numbers(96, 256).bfloat16(), numbers(96, seed=1).bfloat16(), numbers(8, 256, seed=2)

@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from codecbay.packed import LSTM
+from codecbay.packed import LSTM, onednn
 from models import noise
 
 
 def pair(dtype: torch.dtype) -> tuple[LSTM, nn.LSTM]:
     """A packed LSTM, and torch's own in double precision with the same weights."""
     torch.manual_seed(0)
-    ours, theirs = LSTM(16, 24, 2).to(dtype), nn.LSTM(16, 24, 2)
+    ours, theirs = LSTM(16, 24, 2).eval().to(dtype), nn.LSTM(16, 24, 2)
     theirs.load_state_dict(ours.state_dict())
     return ours, theirs.double()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_computes_what_torch_computes(dtype: torch.dtype, batch: int) -> None:
     ours, theirs = pair(dtype)
@@ -28,6 +28,21 @@ def test_computes_what_torch_computes(dtype: torch.dtype, batch: int) -> None:
     found, expected = ours(x), theirs(x.double())
     for a, b in ((found[0], expected[0]), *zip(found[1], expected[1], strict=True)):
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_without_instructions_for_a_dtype_computes_in_float32(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "computes_in", lambda dtype: dtype == torch.float32)
+    ours, _ = pair(dtype)
+    x = noise(9, 2, 16).to(dtype)
+    found, (hidden, cell) = ours(x)
+    expected, (last, kept) = ours.float()(x.float())
+    assert torch.equal(found, expected.to(dtype))
+    assert torch.equal(hidden, last.to(dtype))
+    assert torch.equal(cell, kept.to(dtype))
 
 
 @torch.no_grad()

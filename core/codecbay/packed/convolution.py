@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codecbay.packed.onednn import Product, suits_onednn
+from codecbay.packed.onednn import Product, arithmetic
 from codecbay.packed.pack import Pack, Packing
 
 _LONG = 2048  # values of a window
@@ -72,9 +72,11 @@ class Conv1d(_Packed, nn.Conv1d):
 
     def _convolve(self, x: Tensor, padding: int) -> Tensor:
         stride, dilation, groups = self.stride[0], self.dilation[0], self.groups
-        if not suits_onednn(x, self.weight):
+        dtype = arithmetic(x, self.weight)
+        if dtype is None:
             return F.conv1d(x, self.weight, self.bias, stride, padding, dilation, groups)
-        return self._pack(self.weight, stride, dilation, groups)(x, self.bias, padding)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return self._pack(self.weight, dtype, stride, dilation, groups)(x.to(dtype), bias, padding).to(x.dtype)
 
 
 class ConvTranspose1d(_Packed, nn.ConvTranspose1d):
@@ -105,7 +107,7 @@ class ConvTranspose1d(_Packed, nn.ConvTranspose1d):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Convolve ``[B, C, S]``."""
-        if output_size is not None or not self._suits(x):
+        if output_size is not None or self._arithmetic(x) is None:
             return super().forward(x, output_size)
         around = self.extent - 1
         left, right = self.trim
@@ -115,15 +117,17 @@ class ConvTranspose1d(_Packed, nn.ConvTranspose1d):
     def valid(self, x: Tensor) -> Tensor:
         """The ``S - extent + 1`` blocks of outputs that depend on nothing beside ``[B, C, S]``."""
         stride = self.stride[0]
-        if not self._suits(x):
+        dtype = self._arithmetic(x)
+        if dtype is None:
             y = F.conv_transpose1d(x, self.weight, self.bias, stride, dilation=self.dilation, groups=self.groups)
             return y[..., (self.extent - 1) * stride : x.shape[-1] * stride]
-        bias = None if self.bias is None else self.bias.repeat(stride)
-        blocks = self._pack(self.weight, stride)(x, bias)
+        bias = None if self.bias is None else self.bias.to(dtype).repeat(stride)
+        blocks = self._pack(self.weight, dtype, stride)(x.to(dtype), bias).to(x.dtype)
         return blocks.transpose(1, 2).reshape(len(x), -1, self.out_channels).transpose(1, 2)
 
-    def _suits(self, x: Tensor) -> bool:
-        return self.groups == self.dilation[0] == 1 and self.trim[1] >= 0 and suits_onednn(x, self.weight)
+    def _arithmetic(self, x: Tensor) -> torch.dtype | None:
+        usual = self.groups == self.dilation[0] == 1 and self.trim[1] >= 0
+        return arithmetic(x, self.weight) if usual else None
 
 
 def pad(x: Tensor, left: int, right: int, mode: str = "constant") -> Tensor:
@@ -133,8 +137,9 @@ def pad(x: Tensor, left: int, right: int, mode: str = "constant") -> Tensor:
     return F.pad(x, (left, right), mode) if left or right else x
 
 
-def _lay_out(weight: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1) -> _Computation:
-    """A convolution by a weight ``[C', C, kernel]``."""
+def _lay_out(weight: Tensor, dtype: torch.dtype, stride: int = 1, dilation: int = 1, groups: int = 1) -> _Computation:
+    """A convolution by a weight ``[C', C, kernel]``, computed in a dtype."""
+    weight = weight.to(dtype)
     outputs, channels, kernel = weight.shape
     if kernel == stride == groups == 1:
         return _Product(weight)
@@ -145,11 +150,11 @@ def _lay_out(weight: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1
     return _Convolution(weight, stride, dilation, groups)
 
 
-def _lay_out_transposed(weight: Tensor, stride: int) -> _Computation:
+def _lay_out_transposed(weight: Tensor, dtype: torch.dtype, stride: int) -> _Computation:
     """The convolution to blocks by a weight ``[C, C', kernel]`` of a transposed convolution."""
     channels, _, kernel = weight.shape
     weight = F.pad(weight, (0, -kernel % stride)).view(channels, weight.shape[1], -1, stride)
-    return _lay_out(weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1))
+    return _lay_out(weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1), dtype)
 
 
 class _Product:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -14,19 +15,29 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def computes_in(dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes in a dtype here: float32, and bfloat16 where the processor does."""
+    """Whether oneDNN computes in a dtype here: float32, and bfloat16 where the processor has instructions for it."""
     if not torch.backends.mkldnn.is_available():
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    # Without them, oneDNN takes several times as long as for float32, and some processors a hundred times.
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16
+        and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        and (platform.machine() not in ("x86_64", "AMD64") or torch.cpu._is_avx512_bf16_supported())
+    )
 
 
-def suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN computes on these: on the CPU, without gradients, in one dtype that it knows."""
-    if x.device.type != "cpu" or x.dtype != weight.dtype:
-        return False
+def arithmetic(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The dtype in which oneDNN computes on these: their own, or float32 where there are no instructions for that.
+
+    ``None`` where oneDNN does not compute: for other devices, with gradients, and where the two dtypes differ.
+    """
+    if x.device.type != "cpu" or x.dtype != weight.dtype or not torch.backends.mkldnn.is_available():
+        return None
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return False
-    return computes_in(x.dtype)
+        return None
+    if x.dtype in (torch.float16, torch.bfloat16) and not computes_in(x.dtype):
+        return torch.float32
+    return x.dtype if computes_in(x.dtype) else None
 
 
 class Product:

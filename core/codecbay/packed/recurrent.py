@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from codecbay.packed.onednn import Product, compiled, suits_onednn
+from codecbay.packed.onednn import Product, arithmetic, compiled
 from codecbay.packed.pack import Pack, Packing
 
 _LSTM_MODE = 2  # torch's number for it
@@ -37,32 +37,34 @@ class LSTM(Packing, nn.LSTM):
         self, x: Tensor, state: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Run from a state on: ``[T, B, D]``, two tensors ``[N, B, D]``; zeros where there is none."""
-        if not self._suits(x):
+        dtype = self._arithmetic(x)
+        if dtype is None:
             return super().forward(x, state)
+        own = x.dtype
         hidden, cell = state or (x.new_zeros(self.num_layers, x.shape[1], self.hidden_size),) * 2
-        x = x.contiguous()
+        x, hidden, cell = x.contiguous().to(dtype), hidden.to(dtype), cell.to(dtype)
         states = []
         for i, pack in enumerate(self._packs):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            layer = pack(x.shape[1] > 1, *(getattr(self, f"{name}_l{i}") for name in names))
+            layer = pack(x.shape[1] > 1, dtype, *(getattr(self, f"{name}_l{i}") for name in names))
             x, *after = layer(x, hidden[i], cell[i])
             states.append(after)
-        return x, (torch.stack([h for h, _ in states]), torch.stack([c for _, c in states]))
+        return x.to(own), (torch.stack([h for h, _ in states]).to(own), torch.stack([c for _, c in states]).to(own))
 
-    def _suits(self, x: Tensor) -> bool:
+    def _arithmetic(self, x: Tensor) -> torch.dtype | None:
         other = self.bidirectional or self.proj_size or self.batch_first or not self.bias or self.training
         usual = not other and isinstance(x, Tensor) and x.dim() == 3
-        return usual and suits_onednn(x, cast(Tensor, self.weight_hh_l0))
+        return arithmetic(x, cast(Tensor, self.weight_hh_l0)) if usual else None
 
 
 class _Layer(Protocol):
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
-def _lay_out(several: bool, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor) -> _Layer:
+def _lay_out(several: bool, dtype: torch.dtype, *tensors: Tensor) -> _Layer:
     # OneDNN's own layer multiplies float32 with few rows three times slower than its linear layer does.
-    kind = _Steps if several and weight_ih.dtype == torch.float32 else _Whole
-    return kind(weight_ih, weight_hh, bias_ih, bias_hh)
+    kind = _Steps if several and dtype == torch.float32 else _Whole
+    return kind(*(tensor.to(dtype) for tensor in tensors))
 
 
 class _Whole:
