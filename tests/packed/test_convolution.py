@@ -67,6 +67,15 @@ def test_computes_what_torch_computes(kind: str, name: str, dtype: torch.dtype, 
     torch.testing.assert_close(ours(aside).double(), expected, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", ["from a waveform", "dilated", "grouped"])
+@torch.no_grad()
+def test_lengths_may_change_from_call_to_call(name: str) -> None:
+    ours, theirs = pair("conv", CONVOLUTIONS[name])
+    for length in (40, 40, 40, 23, 40, 23, 23, 500, 40):
+        x = noise(2, ours.in_channels, length)
+        torch.testing.assert_close(ours(x).double(), theirs(x.double()), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["conv", "transposed"])
 @torch.no_grad()

@@ -200,19 +200,32 @@ class _Taps:
 
 
 class _Convolution:
-    """Any other, as one of images of height 1: oneDNN has a layout of neighbouring channels for images alone."""
+    """Any other, as one of images of height 1: oneDNN has a layout of neighbouring channels for images alone.
+
+    The layout of the weight that it multiplies by depends on how long the signal is, and a weight that is laid out for
+    another length takes it longer to change than the plain one.
+    """
 
     def __init__(self, weight: Tensor, stride: int, dilation: int, groups: int) -> None:
+        self._plain = weight.unsqueeze(2)
         self._geometry = [1, stride], [1, dilation], groups
-        # Without the shape of a signal, oneDNN may choose a layout that it then changes at every call.
-        shape = [1, weight.shape[1] * groups, 1, (weight.shape[2] - 1) * dilation + 4096 * stride]
-        self._weight = torch.ops.mkldnn._reorder_convolution_weight(
-            weight.unsqueeze(2).contiguous(memory_format=torch.channels_last), [0, 0], *self._geometry, shape
-        )
+        self._packed: tuple[int, Tensor] | None = None  # for signals of so many samples
+        self._last = 0
 
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
         image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            image, self._weight, bias, [0, padding], *self._geometry, "none", [], ""
+            image, self._weight(x.shape[-1] + 2 * padding), bias, [0, padding], *self._geometry, "none", [], ""
         )
         return y.squeeze(2)
+
+    def _weight(self, samples: int) -> Tensor:
+        """The weight, laid out for a length that comes twice in a row."""
+        packed = self._packed
+        if samples == self._last and (packed is None or packed[0] != samples):
+            shape = [1, self._plain.shape[1] * self._geometry[2], 1, samples]
+            weight = self._plain.contiguous(memory_format=torch.channels_last)
+            packed = samples, torch.ops.mkldnn._reorder_convolution_weight(weight, [0, 0], *self._geometry, shape)
+            self._packed = packed
+        self._last = samples
+        return packed[1] if packed is not None and packed[0] == samples else self._plain
