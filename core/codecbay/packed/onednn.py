@@ -14,6 +14,7 @@ from torch import Tensor
 F = TypeVar("F", bound=Callable[..., object])
 
 
+@cache
 def computes_in(dtype: torch.dtype) -> bool:
     """Whether oneDNN computes in a dtype here: float32, and bfloat16 where the processor has instructions for it."""
     if not torch.backends.mkldnn.is_available():
@@ -31,13 +32,14 @@ def arithmetic(x: Tensor, weight: Tensor) -> torch.dtype | None:
 
     ``None`` where oneDNN does not compute: for other devices, with gradients, and where the two dtypes differ.
     """
-    if x.device.type != "cpu" or x.dtype != weight.dtype or not torch.backends.mkldnn.is_available():
+    if x.device.type != "cpu" or x.dtype != weight.dtype:
         return None
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return None
-    if x.dtype in (torch.float16, torch.bfloat16) and not computes_in(x.dtype):
-        return torch.float32
-    return x.dtype if computes_in(x.dtype) else None
+    if computes_in(x.dtype):
+        return x.dtype
+    short = x.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if short and computes_in(torch.float32) else None
 
 
 class Product:

@@ -15,7 +15,6 @@ from codecbay.packed.onednn import Product, arithmetic, compiled
 from codecbay.packed.pack import Pack, Packing
 
 _LSTM_MODE = 2  # torch's number for it
-_STEPS = 64
 
 
 class LSTM(Packing, nn.LSTM):
@@ -47,7 +46,7 @@ class LSTM(Packing, nn.LSTM):
         states = []
         for i, pack in enumerate(self._packs):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            layer = pack(x.shape[1], dtype, *(getattr(self, f"{name}_l{i}") for name in names))
+            layer = pack(x.shape[1] > 1, dtype, *(getattr(self, f"{name}_l{i}") for name in names))
             x, *after = layer(x, hidden[i], cell[i])
             states.append(after)
         return x.to(own), (torch.stack([h for h, _ in states]).to(own), torch.stack([c for _, c in states]).to(own))
@@ -62,20 +61,20 @@ class _Layer(Protocol):
     def __call__(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
 
 
-def _lay_out(batch: int, dtype: torch.dtype, *tensors: Tensor) -> _Layer:
+def _lay_out(several: bool, dtype: torch.dtype, *tensors: Tensor) -> _Layer:
     tensors = tuple(tensor.to(dtype) for tensor in tensors)
     # OneDNN's own layer multiplies float32 with few rows three times slower than its linear layer does.
-    return _Steps(*tensors) if batch > 1 and dtype == torch.float32 else _Whole(batch, *tensors)
+    return _Steps(*tensors) if several and dtype == torch.float32 else _Whole(several, *tensors)
 
 
 class _Whole:
     """A layer that oneDNN computes."""
 
-    def __init__(self, batch: int, weight_ih: Tensor, weight_hh: Tensor, *biases: Tensor) -> None:
+    def __init__(self, several: bool, weight_ih: Tensor, weight_hh: Tensor, *biases: Tensor) -> None:
         self._width, self._biases = weight_hh.shape[1], biases
-        # Without the shape of a signal, oneDNN may choose a layout that it then changes at every call; steps do not
-        # count in it.
-        shape = [_STEPS, batch, weight_ih.shape[1]]
+        # Without the shape of a signal, oneDNN may choose a layout that it then changes at every call. What counts in
+        # it is whether there are several rows: neither how many, nor the steps.
+        shape = [64, 2 if several else 1, weight_ih.shape[1]]
         self._weights = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
             weight_ih, weight_hh, self._width, False, True, False, shape
         )
