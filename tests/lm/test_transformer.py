@@ -53,6 +53,20 @@ def test_step_by_step_is_as_in_one_go(name: str, first: int) -> None:
     torch.testing.assert_close(parts, whole, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("texts", "rows"), [(("calm", None, None), 1), ((None, "calm", None), 2), ((None, None), 1), ((None, "calm"), 2)]
+)
+@torch.no_grad()
+def test_the_last_rows_attend_to_nothing_where_they_have_no_conditions(texts: tuple[str | None], rows: int) -> None:
+    lm: LMModel = load_model("musicgen-mono").lm
+    conditions = lm.condition_provider(attributes(*texts))
+    steps = sequence(lm, len(texts))
+    state = DecodingState(lm.config.transformer, len(texts), STEPS, lm.device, lm.dtype)
+    found = torch.cat([lm(step, condition_tensors=conditions, state=state) for step in steps.split(1, dim=-1)], dim=2)
+    torch.testing.assert_close(found, lm(steps, condition_tensors=conditions), rtol=0, atol=2e-5)
+    assert [len(keys) for keys, _ in filter(None, state.cross)] == [rows] * lm.config.transformer.num_layers
+
+
 @torch.no_grad()
 def test_the_last_step_alone() -> None:
     lm: LMModel = load_model("musicgen-mono").lm

@@ -32,7 +32,8 @@ class DecodingState:
 
     Attributes:
         position: steps decoded so far.
-        cross: for each layer, keys and values of the conditions it attends to, which are the same at every step.
+        cross: for each layer, keys and values of the conditions it attends to, which are the same at every step. The
+            last rows of a batch may have none.
         mask: added to the scores of a single step where not all that :meth:`remember` returns is to be seen.
     """
 
@@ -304,20 +305,28 @@ class Layer(nn.Module):
         if self.norm_first:
             x = self._add(x, self.self_attn(self.norm1(x), turns, state, layer), self.layer_scale_1)
             if self.cross_attention is not None:
-                x = self._add(x, self._cross_block(self.norm_cross(x), cross, state, layer), self.layer_scale_cross)
+                y = self._cross_block(self.norm_cross(x), cross, state, layer)
+                x = self._add_to_some(x, y, self.layer_scale_cross, state)
             return self._add(x, self._feed_forward(self.norm2(x)), self.layer_scale_2)
         source = x
         x = self.norm1(self._add(x, self.self_attn(x, turns, state, layer), self.layer_scale_1))
         if self.cross_attention is not None:
             # In AudioCraft's post-norm layers the queries come from what entered the layer.
             y = self._cross_block(source, cross, state, layer)
-            x = self.norm_cross(self._add(x, y, self.layer_scale_cross))
+            x = self.norm_cross(self._add_to_some(x, y, self.layer_scale_cross, state))
         return self.norm2(self._add(x, self._feed_forward(x), self.layer_scale_2))  # type: ignore[no-any-return]
 
     def _add(self, x: Tensor, y: Tensor, scale: LayerScale | None) -> Tensor:
         if self.training:
             y = F.dropout(y, self.dropout)
         return x + (y if scale is None else scale(y))
+
+    def _add_to_some(self, x: Tensor, y: Tensor, scale: LayerScale | None, state: DecodingState | None) -> Tensor:
+        """The same, where ``y`` may have the first rows of ``x`` only, and nobody else needs ``x``."""
+        if state is None:
+            return self._add(x, y, scale)
+        x[: y.shape[0]] += y if scale is None else scale(y)
+        return x
 
     def _cross_block(self, x: Tensor, cross: Tensor | None, state: DecodingState | None, layer: int) -> Tensor:
         assert self.cross_attention is not None
@@ -328,7 +337,7 @@ class Layer(nn.Module):
             kv = self.cross_attention.keys_and_values(cross)
             if state is not None:
                 state.cross[layer] = kv
-        return self.cross_attention.forward_cross(x, kv)
+        return self.cross_attention.forward_cross(x[: kv[0].shape[0]], kv)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         y = self.linear1(x, self.activation)
@@ -359,6 +368,8 @@ class Transformer(nn.Module):
             turns = self.rope(torch.arange(steps, device=x.device) if state is None else state.rotary_positions(steps))
         if state is not None:
             state.begin(steps)
+            if cross is not None and not self.config.bias_attn:
+                cross = _without_empty_rows(cross)
         for i, layer in enumerate(self.layers):
             if self.config.checkpointing and self.training:
                 x = checkpoint(layer, x, cross, turns, use_reentrant=False)
@@ -367,6 +378,15 @@ class Transformer(nn.Module):
         if state is not None:
             state.advance(steps)
         return x
+
+
+def _without_empty_rows(cross: Tensor) -> Tensor:
+    """Conditions ``[B, T, D]`` but for the last rows, if they are nothing but zeros, as without guidance's text.
+
+    Their values are zeros, so that attending to them adds nothing: half of the rows under guidance.
+    """
+    filled = cross.flatten(1).any(1).nonzero()
+    return cross[: int(filled.max()) + 1 if len(filled) else 1]
 
 
 def sinusoidal_embedding(positions: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
