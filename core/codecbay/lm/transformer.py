@@ -325,7 +325,7 @@ class Layer(nn.Module):
         """The same, where ``y`` may have the first rows of ``x`` only, and nobody else needs ``x``."""
         if state is None:
             return self._add(x, y, scale)
-        x[: y.shape[0]] += y if scale is None else scale(y)
+        x[: y.shape[0]].add_(y if scale is None else scale(y))
         return x
 
     def _cross_block(self, x: Tensor, cross: Tensor | None, state: DecodingState | None, layer: int) -> Tensor:
