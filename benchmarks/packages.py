@@ -16,6 +16,7 @@ import yaml
 from torch import Tensor
 
 from benchmarks.workers import ROOT
+from codecbay.files import written_directory, written_whole
 from codecbay.imports import harmless_torchaudio
 
 EXAMPLE = ROOT / "examples" / "tiny-musicgen"  # AudioCraft's own configurations, and a text encoder
@@ -56,9 +57,10 @@ def musicgen(directory: Path, size: str, dtype: torch.dtype = torch.float16) -> 
     if not path.exists():
         width, layers, heads = LM_SIZES[size]
         changes = {"dim": width, "num_layers": layers, "num_heads": heads, "n_q": N_Q, "card": CARD}
-        shutil.copytree(EXAMPLE / "tiny-t5", path / "tiny-t5")
-        _save(path / "state_dict.bin", _lm(width, layers, dtype), {"transformer_lm": changes})
-        shutil.copy(encodec(directory, "tiny") / "compression_state_dict.bin", path)
+        with written_directory(path) as new:
+            shutil.copytree(EXAMPLE / "tiny-t5", new / "tiny-t5")
+            _save(new / "state_dict.bin", _lm(width, layers, dtype), {"transformer_lm": changes})
+            shutil.copy(encodec(directory, "tiny") / "compression_state_dict.bin", new)
     return path
 
 
@@ -101,10 +103,10 @@ def encodec(directory: Path, size: str) -> Path:
     """An export package of EnCodec alone: the 32 kHz one of MusicGen, with more or fewer filters."""
     path = directory / f"encodec-{size}"
     if not path.exists():
-        path.mkdir(parents=True)
         filters = ENCODEC_FILTERS[size]
         changes = {"seanet": {"dimension": LATENT, "n_filters": filters}, "rvq": {"n_q": N_Q, "bins": CARD}}
-        _save(path / "compression_state_dict.bin", _encodec(filters), changes)
+        with written_directory(path) as new:
+            _save(new / "compression_state_dict.bin", _encodec(filters), changes)
     return path
 
 
@@ -154,7 +156,8 @@ def dac(directory: Path, size: str) -> Path:
     path = directory / f"dac-{size}.pth"
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": _dac(**DAC[size]), "metadata": {"kwargs": DAC[size]}}, path)
+        with written_whole(path) as new:
+            torch.save({"state_dict": _dac(**DAC[size]), "metadata": {"kwargs": DAC[size]}}, new)
     return path
 
 
@@ -219,7 +222,8 @@ def wrapped(directory: Path, family: str, size: str) -> Path:
                 value.normal_()  # the library leaves codebooks at zero
             elif name.endswith("cluster_usage"):
                 value.fill_(1.0)
-        model.save_pretrained(path)
+        with written_directory(path) as new:
+            model.save_pretrained(new)
     return path
 
 
