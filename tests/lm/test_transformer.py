@@ -32,10 +32,16 @@ def sequence(lm: LMModel, batch: int = 2, steps: int = STEPS) -> Tensor:
     return torch.randint(0, lm.card + 1, (batch, lm.n_q, steps), generator=generator)
 
 
-def in_chunks(lm: LMModel, steps: Tensor, conditions: Any, sizes: list[int]) -> Tensor:
-    """Logits for every step, decoded chunk by chunk."""
+def begun(lm: LMModel, steps: Tensor, conditions: Any) -> DecodingState:
     capacity = steps.shape[-1] + lm.fuser.prefix_length(conditions)
-    state = DecodingState(lm.config.transformer, len(steps), capacity, lm.device, lm.dtype)
+    return DecodingState(lm.config.transformer, len(steps), capacity, lm.device, lm.dtype)
+
+
+def in_chunks(
+    lm: LMModel, steps: Tensor, conditions: Any, sizes: list[int], state: DecodingState | None = None
+) -> Tensor:
+    """Logits for every step, decoded chunk by chunk."""
+    state = state or begun(lm, steps, conditions)
     chunks = steps.split(sizes, dim=-1)
     return torch.cat([lm(chunk, condition_tensors=conditions, state=state) for chunk in chunks], dim=2)
 
@@ -57,12 +63,14 @@ def test_step_by_step_is_as_in_one_go(name: str, first: int) -> None:
     ("texts", "rows"), [(("calm", None, None), 1), ((None, "calm", None), 2), ((None, None), 1), ((None, "calm"), 2)]
 )
 @torch.no_grad()
-def test_the_last_rows_attend_to_nothing_where_they_have_no_conditions(texts: tuple[str | None], rows: int) -> None:
+def test_the_last_rows_attend_to_nothing_where_they_have_no_conditions(
+    texts: tuple[str | None, ...], rows: int
+) -> None:
     lm: LMModel = load_model("musicgen-mono").lm
     conditions = lm.condition_provider(attributes(*texts))
     steps = sequence(lm, len(texts))
-    state = DecodingState(lm.config.transformer, len(texts), STEPS, lm.device, lm.dtype)
-    found = torch.cat([lm(step, condition_tensors=conditions, state=state) for step in steps.split(1, dim=-1)], dim=2)
+    state = begun(lm, steps, conditions)
+    found = in_chunks(lm, steps, conditions, [1] * STEPS, state)
     torch.testing.assert_close(found, lm(steps, condition_tensors=conditions), rtol=0, atol=2e-5)
     assert [len(keys) for keys, _ in filter(None, state.cross)] == [rows] * lm.config.transformer.num_layers
 

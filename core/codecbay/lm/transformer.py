@@ -305,28 +305,20 @@ class Layer(nn.Module):
         if self.norm_first:
             x = self._add(x, self.self_attn(self.norm1(x), turns, state, layer), self.layer_scale_1)
             if self.cross_attention is not None:
-                y = self._cross_block(self.norm_cross(x), cross, state, layer)
-                x = self._add_to_some(x, y, self.layer_scale_cross, state)
+                x = self._add(x, self._cross_block(self.norm_cross(x), cross, state, layer), self.layer_scale_cross)
             return self._add(x, self._feed_forward(self.norm2(x)), self.layer_scale_2)
         source = x
         x = self.norm1(self._add(x, self.self_attn(x, turns, state, layer), self.layer_scale_1))
         if self.cross_attention is not None:
             # In AudioCraft's post-norm layers the queries come from what entered the layer.
             y = self._cross_block(source, cross, state, layer)
-            x = self.norm_cross(self._add_to_some(x, y, self.layer_scale_cross, state))
+            x = self.norm_cross(self._add(x, y, self.layer_scale_cross))
         return self.norm2(self._add(x, self._feed_forward(x), self.layer_scale_2))  # type: ignore[no-any-return]
 
     def _add(self, x: Tensor, y: Tensor, scale: LayerScale | None) -> Tensor:
         if self.training:
             y = F.dropout(y, self.dropout)
         return x + (y if scale is None else scale(y))
-
-    def _add_to_some(self, x: Tensor, y: Tensor, scale: LayerScale | None, state: DecodingState | None) -> Tensor:
-        """The same, where ``y`` may have the first rows of ``x`` only, and nobody else needs ``x``."""
-        if state is None:
-            return self._add(x, y, scale)
-        x[: y.shape[0]].add_(y if scale is None else scale(y))
-        return x
 
     def _cross_block(self, x: Tensor, cross: Tensor | None, state: DecodingState | None, layer: int) -> Tensor:
         assert self.cross_attention is not None
@@ -337,7 +329,11 @@ class Layer(nn.Module):
             kv = self.cross_attention.keys_and_values(cross)
             if state is not None:
                 state.cross[layer] = kv
-        return self.cross_attention.forward_cross(x[: kv[0].shape[0]], kv)
+        if state is None:
+            return self.cross_attention.forward_cross(x, kv)
+        filled = kv[0].shape[0]
+        y = self.cross_attention.forward_cross(x[:filled], kv)
+        return torch.cat([y, torch.zeros_like(x[filled:])])
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         y = self.linear1(x, self.activation)

@@ -214,15 +214,9 @@ class _Convolution:
 
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
         image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+        weight = self._weight((len(x), x.shape[-1] + 2 * padding))
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            image,
-            self._weight((len(x), x.shape[-1] + 2 * padding)),
-            bias,
-            [0, padding],
-            *self._geometry,
-            "none",
-            [],
-            "",
+            image, weight, bias, [0, padding], *self._geometry, "none", [], ""
         )
         return y.squeeze(2)
 
