@@ -147,9 +147,7 @@ def _cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:20])
 
 
-@pytest.mark.parametrize(
-    "make", [_no_sound, _nan, _no_samples, _cut_short, Path.touch, Path.mkdir, lambda path: None], ids=str
-)
+@pytest.mark.parametrize("make", [_no_sound, _nan, _no_samples, _cut_short, Path.touch, Path.mkdir, lambda path: None])
 def test_files_that_are_no_sound(tmp_path: Path, make: Any) -> None:
     path = tmp_path / "a.wav"
     make(path)
