@@ -29,6 +29,7 @@ from codecbay.lm.recording import RecordedSteps, Recording, products
 from codecbay.lm.sampling import Sampling
 from codecbay.lm.transformer import Attention, DecodingState, LayerNorm, Transformer
 from codecbay.packed import Linear, Pack, Packing, Projection
+from codecbay.packed.scratch import keep_scratch
 
 Callback = Callable[[int, int], None]
 _UNKNOWN = -1
@@ -199,7 +200,7 @@ class LMModel(Packing):
                     module.precision = self.dtype
         jobs: list[Callable[[], object]] = [lambda: self.heads.pack(*self._head_weights())]
         jobs += [module.pack for module in self.modules() if isinstance(module, (Attention, Linear))]
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        with ThreadPoolExecutor(torch.get_num_threads(), initializer=keep_scratch) as pool:
             for done in [pool.submit(job) for job in jobs]:
                 done.result()
 

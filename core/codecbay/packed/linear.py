@@ -30,15 +30,16 @@ from torch.nn import functional as F
 
 from codecbay.packed.onednn import Product, computes_in
 from codecbay.packed.pack import Pack, Packing
+from codecbay.packed.scratch import scratch
 
 Activation = Literal["none", "relu", "gelu"]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 _FEW = 2  # rows, whose time is that of reading the weights: guidance for one sample
 _MOST = 64  # rows; of more, the ordinary product is no slower
-_MAPPED = 9 << 20  # float32 numbers, for which malloc always asks the system
 _lock = Lock()
 _STEP = 2048  # between the two terms of a float32: half precision has 11 bits
+_AT_ONCE = 64  # rows of a weight, whose terms stay in the caches
 
 
 class _Product(Protocol):
@@ -130,10 +131,9 @@ def _ordinary(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) ->
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    """One below the other, in float32, and in memory that goes back to the system: among packs, it would be lost."""
+    """One below the other, in float32."""
     rows, columns = sum(len(tensor) for tensor in tensors), tensors[0].shape[1]
-    memory = torch.empty(max(rows * columns, _MAPPED), dtype=torch.float32, device="cpu")
-    return torch.cat(tuple(tensors), out=memory[: rows * columns].view(rows, columns))
+    return torch.cat(tuple(tensors), out=scratch("joined", rows, columns))
 
 
 def _product(precision: torch.dtype, many: bool, count: int, *tensors: Tensor) -> _Product | None:
@@ -147,47 +147,58 @@ def _product(precision: torch.dtype, many: bool, count: int, *tensors: Tensor) -
         return _Reordered(weight.bfloat16(), None if bias is None else bias.bfloat16())
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         return None
-    exact = dtype == torch.float16
-    terms = [weight] if exact else _half_precision_terms(weight, 2**-23 if dtype == torch.float32 else 2**-12)
-    if computes_in(torch.float32) and (terms is None or (many and len(terms) == 2)):
-        return _Reordered(weight, bias)
-    return None if terms is None else _Half(terms, bias)
+    tolerance = 2**-23 if dtype == torch.float32 else 2**-12
+    if dtype == torch.float16 or _has_one_term(weight, tolerance):
+        return _Half(weight, bias)
+    reordered = computes_in(torch.float32)
+    terms = None if many and reordered else _two_terms(weight, tolerance)
+    if terms is not None:
+        return _Half(terms, bias, two=True)
+    return _Reordered(weight, bias) if reordered else None
 
 
-def _half_precision_terms(weight: Tensor, tolerance: float) -> list[Tensor] | None:
-    """One or two numbers in half precision for each weight; it is the first plus a ``_STEP``-th of the second.
+def _has_one_term(weight: Tensor, tolerance: float) -> bool:
+    """Whether numbers in half precision are near enough to float32 weights: relative to the largest of a row."""
+    return all(_is_little(rows - rows.half(), rows, tolerance) for rows in weight.split(_AT_ONCE))
 
-    Args:
-        weight: float32.
-        tolerance: error relative to the largest weight of a row.
+
+def _two_terms(weight: Tensor, tolerance: float) -> Tensor | None:
+    """Two numbers in half precision for each of ``[M, N]``; it is the first plus a ``_STEP``-th of the second.
 
     Returns:
-        The terms in float32, or ``None`` where two are not enough.
+        In float32, the first, and below them the second; ``None`` where they are not near enough.
     """
-    allowed = tolerance * weight.abs().amax(1, keepdim=True)
-    high = weight.half().float()
-    rest = weight - high
-    if (rest.abs() <= allowed).all():
-        return [high]
-    low = (rest * _STEP).half().float()
-    return [high, low] if ((rest - low / _STEP).abs() <= allowed).all() else None
+    terms = scratch("terms", 2 * len(weight), weight.shape[1])
+    first, second = terms.chunk(2)
+    parts = (tensor.split(_AT_ONCE) for tensor in (weight, first, second))
+    for rows, high, low in zip(*parts, strict=True):
+        high.copy_(rows.half())
+        rest = rows - high
+        low.copy_((rest * _STEP).half())
+        if not _is_little(rest - low / _STEP, rows, tolerance):
+            return None
+    return terms
+
+
+def _is_little(error: Tensor, rows: Tensor, tolerance: float) -> bool:
+    return bool((error.abs() <= tolerance * rows.abs().amax(1, keepdim=True)).all())
 
 
 class _Half:
-    """Float32 inputs, weights of one or two terms in half precision."""
+    """Float32 inputs, weights in half precision, or of two terms in it; see :func:`_two_terms`."""
 
-    def __init__(self, terms: Sequence[Tensor], bias: Tensor | None) -> None:
-        self._features = len(terms[0])
-        self._two = len(terms) == 2
-        if self._two and bias is not None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, two: bool = False) -> None:
+        self._two = two
+        if two and bias is not None:
             bias = torch.cat([bias, torch.zeros_like(bias)])
-        self.packed = torch.ops.quantized.linear_prepack_fp16(torch.cat(tuple(terms)), bias)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
         self._compute = torch.ops.quantized.linear_dynamic_fp16.default
 
     def __call__(self, x: Tensor, activation: Activation) -> Tensor:
         y: Tensor = self._compute(x, self.packed)
         if self._two:
-            y = torch.add(y[..., : self._features], y[..., self._features :], alpha=1 / _STEP)
+            first, second = y.chunk(2, dim=-1)
+            y = torch.add(first, second, alpha=1 / _STEP)
         return _ACTIVATIONS[activation](y)
 
 
@@ -207,7 +218,8 @@ class _Int8:
     """Weights in 8 bits with a scale for each feature out; inputs in 8 bits with one scale for all of them."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        least, most = weight.aminmax(dim=1)
+        scale = torch.maximum(-least, most).clamp(min=torch.finfo(torch.float32).tiny) / 127
         with _lock:
             _hear_warning_out()
         quantized = torch.quantize_per_channel(
