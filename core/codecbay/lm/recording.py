@@ -67,13 +67,17 @@ class _Step(nn.Module):
     """A step of a model, from tensors to a tensor.
 
     The tracer takes what a module consists of for what it is at each repetition: the parameters, and weights packed in
-    objects of torch's own.
+    objects of torch's own. They lie side by side: of modules within, the tracer would make one script each, first.
     """
 
     def __init__(self, model: LMModel, names: Sequence[str]) -> None:
         super().__init__()
-        self._model, self._names = [model], names  # in a list, without its conditioners
-        self.parts = nn.ModuleList(child for child in model.children() if child is not model.condition_provider)
+        self._model, self._names = [model], names  # in a list, which hides its modules
+        parts = nn.ModuleList(child for child in model.children() if child is not model.condition_provider)
+        for i, parameter in enumerate(parts.parameters()):
+            self.register_parameter(f"parameter_{i}", parameter)
+        for i, buffer in enumerate(parts.buffers()):
+            self.register_buffer(f"buffer_{i}", buffer)
         for i, product in enumerate(products(model)):
             packed = None if product is None else product.packed
             if isinstance(packed, Tensor):
