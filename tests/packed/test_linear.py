@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from codecbay.packed import Linear, Projection
 from codecbay.packed.onednn import computes_in
+from codecbay.packed.scratch import keep_scratch
 
 
 def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -113,6 +115,22 @@ def test_8_bit_rows_have_scales_of_their_own() -> None:
     assert error(found[:, 8:], expected[:, 8:]) < 0.03
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+@pytest.mark.parametrize("scale", [1e-42, 1e-30, 1.0, 1e30])
+def test_8_bit_weights_are_those_of_torch(scale: float) -> None:
+    weight = numbers(40, 24, scale=scale)
+    weight[3] = 0
+    projection = Projection()
+    projection.precision = torch.int8
+    product = projection.pack(weight)
+    assert product is not None
+    found = torch.ops.quantized.linear_unpack(product.packed)[0]
+    scales, zeros = found.q_per_channel_scales(), torch.zeros(40, dtype=torch.int64)
+    torch.testing.assert_close(scales, (weight.abs().amax(1) / 127).clamp(min=2.0**-126).double())
+    expected = torch.quantize_per_channel(weight, scales.float(), zeros, 0, torch.qint8)
+    assert torch.equal(found.int_repr(), expected.int_repr())
+
+
 def test_choosing_the_8_bit_engine_leaves_no_trace() -> None:
     before = torch.backends.quantized.engine
     projection = Projection()
@@ -120,6 +138,23 @@ def test_choosing_the_8_bit_engine_leaves_no_trace() -> None:
     with torch.no_grad():
         projection(numbers(1, 4), numbers(4, 4))
     assert torch.backends.quantized.engine == before
+
+
+@pytest.mark.parametrize("rows", [2, 8])
+@pytest.mark.parametrize("precision", [torch.float32, torch.int8])
+@torch.no_grad()
+def test_memory_that_is_used_again_holds_nothing_that_is_needed(rows: int, precision: torch.dtype) -> None:
+    weights = [numbers(outputs, 32, seed=outputs) for outputs in (48, 16, 64)]
+    projections = [Projection() for _ in weights]
+    for projection in projections:
+        projection.rows, projection.precision = rows, precision
+    with ThreadPoolExecutor(1, initializer=keep_scratch) as pool:
+        for _ in pool.map(Projection.pack, projections, weights):
+            pass
+    x = numbers(rows, 32)
+    for projection, weight in zip(projections, weights, strict=True):
+        allowed = 0.03 if precision == torch.int8 else 3e-6
+        assert error(projection(x, weight), exact(x, weight)) < allowed
 
 
 def test_changed_weights_are_noticed() -> None:
