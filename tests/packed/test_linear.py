@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from codecbay.packed import Linear, Projection
+from codecbay.packed import Linear, Projection, keep_scratch
 from codecbay.packed.onednn import computes_in
-from codecbay.packed.scratch import keep_scratch
 
 
 def numbers(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:

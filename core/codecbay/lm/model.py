@@ -28,8 +28,7 @@ from codecbay.lm.patterns import get_pattern
 from codecbay.lm.recording import RecordedSteps, Recording, products
 from codecbay.lm.sampling import Sampling
 from codecbay.lm.transformer import Attention, DecodingState, LayerNorm, Transformer
-from codecbay.packed import Linear, Pack, Packing, Projection
-from codecbay.packed.scratch import keep_scratch
+from codecbay.packed import Linear, Pack, Packing, Projection, keep_scratch
 
 Callback = Callable[[int, int], None]
 _UNKNOWN = -1

@@ -6,6 +6,7 @@ from codecbay.packed.linear import Linear, Projection
 from codecbay.packed.models import pack_layers
 from codecbay.packed.pack import Pack, Packing
 from codecbay.packed.recurrent import LSTM
+from codecbay.packed.scratch import keep_scratch
 
 __all__ = [
     "ELU",
@@ -17,6 +18,7 @@ __all__ = [
     "Packing",
     "Projection",
     "Snake",
+    "keep_scratch",
     "pack_layers",
     "pad",
 ]

@@ -26,7 +26,7 @@ def keep_scratch() -> None:
 
 
 def scratch(use: str, rows: int, columns: int) -> Tensor:
-    """Memory for float32 ``[rows, columns]``, which lasts until the thread asks for more of the same use.
+    """Memory for float32 ``[rows, columns]``, whose content lasts until the thread asks for the same use again.
 
     It goes back to the system afterwards: among what stays, it would be lost.
     """
