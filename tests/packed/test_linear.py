@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from codecbay.packed import Linear, Projection, keep_scratch
+from codecbay.packed import Linear, Projection, keep_scratch, mixed_linear
 from codecbay.packed.onednn import computes_in
 
 
@@ -180,6 +180,17 @@ def test_gradients_flow_through_the_ordinary_product() -> None:
     torch.testing.assert_close(y, packed)
     assert layer.weight.grad is not None
     torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(4, 8))
+
+
+@pytest.mark.parametrize("outputs", [0, 1, 255, 256, 600])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32])
+def test_weights_in_another_dtype_are_converted_in_parts(stored: torch.dtype, outputs: int) -> None:
+    weight, bias = numbers(outputs, 1024).to(stored), numbers(outputs, seed=1).to(stored)
+    x = numbers(2, 3, 1024, seed=2)
+    for known in (bias, None):
+        found = mixed_linear(x, weight, known)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found.double(), exact(x, weight, known), rtol=1e-5, atol=1e-4)
 
 
 def test_training_drops_the_copy() -> None:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from codecbay.errors import GenerationError
 from codecbay.lm.config import TransformerConfig
 from codecbay.lm.rotary import RotaryEmbedding, Turns, turn
-from codecbay.packed import Linear, Projection
+from codecbay.packed import Linear, Projection, mixed_linear
 
 _EPS = 1e-5
 
@@ -172,9 +172,7 @@ class Attention(nn.Module):
     def keys_and_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values ``[B, H, T, E]`` of the conditions ``[B, T, D]`` that cross attention looks at."""
         weight, bias, dim = self._params.in_proj_weight, self._params.in_proj_bias, self.config.dim
-        own = None if bias is None else bias[dim:].to(source.dtype)
-        projected = F.linear(source, weight[dim:].to(source.dtype), own)
-        key, value = projected.chunk(2, dim=-1)
+        key, value = mixed_linear(source, weight[dim:], None if bias is None else bias[dim:]).chunk(2, dim=-1)
         if self.k_layer_norm is not None:
             key = self.k_layer_norm(key)
         return self._split(key), self._split(value)

@@ -2,7 +2,7 @@
 
 from codecbay.packed.activations import ELU, Snake
 from codecbay.packed.convolution import Conv1d, ConvTranspose1d, pad
-from codecbay.packed.linear import Linear, Projection
+from codecbay.packed.linear import Linear, Projection, mixed_linear
 from codecbay.packed.models import pack_layers
 from codecbay.packed.pack import Pack, Packing
 from codecbay.packed.recurrent import LSTM
@@ -19,6 +19,7 @@ __all__ = [
     "Projection",
     "Snake",
     "keep_scratch",
+    "mixed_linear",
     "pack_layers",
     "pad",
 ]

@@ -39,6 +39,7 @@ _FEW = 2  # rows, whose time is that of reading the weights: guidance for one sa
 _MOST = 64  # rows; of more, the ordinary product is no slower
 _lock = Lock()
 _STEP = 2048  # between the two terms of a float32: half precision has 11 bits
+_CONVERTED = 1 << 18  # numbers at a time
 _AT_ONCE = 64  # rows of a weight, whose terms stay in the caches
 
 
@@ -126,8 +127,25 @@ def _listed(tensors: Tensor | Sequence[Tensor] | None) -> Sequence[Tensor]:
 
 def _ordinary(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
     pairs = zip_longest(weights, biases)  # there are no biases, or as many
-    products = [F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype)) for weight, bias in pairs]
+    products = [mixed_linear(x, weight, bias) for weight, bias in pairs]
     return products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+
+
+def mixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear`` in the dtype of ``x``, ``[..., N]``.
+
+    Args:
+        x: inputs.
+        weight: ``[M, N]``; of another dtype, it is converted part by part, so that the system need not hand out memory
+            for all of it at once, which takes longer than the product.
+        bias: ``[M]``.
+    """
+    bias = None if bias is None else bias.to(x.dtype)
+    if weight.dtype == x.dtype:
+        return F.linear(x, weight, bias)
+    parts = weight.split(max(1, _CONVERTED // weight.shape[1]))
+    y = torch.cat([F.linear(x, part.to(x.dtype)) for part in parts], dim=-1)
+    return y if bias is None else y + bias
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:
