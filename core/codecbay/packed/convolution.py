@@ -202,31 +202,29 @@ class _Taps:
 class _Convolution:
     """Any other, as one of images of height 1: oneDNN has a layout of neighbouring channels for images alone.
 
-    The layout of the weight that it multiplies by depends on the size of the signal, and a weight that is laid out for
-    another size takes it longer to change than the plain one.
+    The layout of the weight that it multiplies by depends on the size of the signal, and one for another size takes it
+    longer to change than the plain one: the weight is laid out anew for each size, of which recordings have few.
     """
 
     def __init__(self, weight: Tensor, stride: int, dilation: int, groups: int) -> None:
         self._plain = weight.unsqueeze(2)
         self._geometry = [1, stride], [1, dilation], groups
-        self._packed: tuple[tuple[int, int], Tensor] | None = None  # for signals of one size
-        self._last = (0, 0)
+        self._pack = Pack(_lay_out_for)
 
     def __call__(self, x: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
         image = x.unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        weight = self._weight((len(x), x.shape[-1] + 2 * padding))
+        weight = self._pack(self._plain, len(x), x.shape[-1] + 2 * padding, *self._geometry)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
             image, weight, bias, [0, padding], *self._geometry, "none", [], ""
         )
         return y.squeeze(2)
 
-    def _weight(self, size: tuple[int, int]) -> Tensor:
-        """The weight, laid out for a batch of a length that comes twice in a row."""
-        packed = self._packed
-        if size == self._last and (packed is None or packed[0] != size):
-            shape = [size[0], self._plain.shape[1] * self._geometry[2], 1, size[1]]
-            weight = self._plain.contiguous(memory_format=torch.channels_last)
-            packed = size, torch.ops.mkldnn._reorder_convolution_weight(weight, [0, 0], *self._geometry, shape)
-            self._packed = packed
-        self._last = size
-        return packed[1] if packed is not None and packed[0] == size else self._plain
+
+def _lay_out_for(
+    weight: Tensor, batch: int, samples: int, stride: list[int], dilation: list[int], groups: int
+) -> Tensor:
+    """A weight ``[C', C / groups, 1, kernel]`` for a batch of signals of a length, padding included."""
+    size = [batch, weight.shape[1] * groups, 1, samples]
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, [0, 0], stride, dilation, groups, size)
+    return packed
